@@ -1,0 +1,1 @@
+"""Executors: the interpreter (the definition) and the native back ends that are compared with it."""

@@ -1,0 +1,1 @@
+"""MIR -> MIR. A mode is a pass; the verifier accepts what every pass returns."""
