@@ -1,0 +1,227 @@
+"""From LLVM IR text to machine code: parse, verify, optimise, generate, link.
+
+One target machine per optimisation setting generates code for the whole process; each piece of code gets a small engine of its own, with a machine of
+its own (two engines must not share one), and both vanish when it is closed. IR lives in a context of its own for just as long as it is compiled, since
+a context keeps every constant it has ever seen.
+
+LLVM runs in a worker thread: the thread that waits for it stays open to signals. What an interrupted wait leaves behind is thrown away when it is
+done.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import llvmlite.binding as llvm
+
+from ..mir.diagnostics import Diagnostic, LoweringError, printable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How to optimise: `name` for display, `codegen` the level of the code generator, `passes` and `vectorise` what runs before it."""
+
+    name: str
+    codegen: int
+    passes: str
+    vectorise: bool = False
+
+
+NO_PASSES = Pipeline("none", 0, "none")
+QUICK = Pipeline("quick", 1, "few")
+SCALAR = Pipeline("O2 without vectorisation", 1, "all")
+FULL = Pipeline("O2", 2, "all", True)
+FOR_RUNTIME = Pipeline("O2", 2, "all")
+"""The runtime's loops are short or dominated by memory: vectorising them would only cost time at the first cell."""
+
+LARGEST_FULL, LARGEST_SCALAR, LARGEST_QUICK = 10_000, 40_000, 150_000
+"""Instructions, after lowering, of the largest unit for which a pipeline is worth its time."""
+
+
+def choose_pipeline(level: int, instructions: int) -> Pipeline:
+    """Return the pipeline of optimisation level 0..3 for a unit; large ones get a cheaper one, so that compiling stays a matter of seconds."""
+    if level == 0 or instructions > LARGEST_QUICK:
+        return NO_PASSES
+    if level == 1 or instructions > LARGEST_SCALAR:
+        return QUICK
+    return SCALAR if instructions > LARGEST_FULL else FULL
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The processor that code is made for."""
+
+    target: Any  # llvmlite has no types.
+    cpu: str
+    features: str
+    header: str
+    has_fma: bool
+
+
+@cache
+def platform() -> Platform:
+    """Return this machine; looked at once."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    features = llvm.get_host_cpu_features()
+    layout = target.create_target_machine(jit=True).target_data
+    header = f'target datalayout = "{layout}"\ntarget triple = "{target.triple}"\n'
+    has_fma = features.get("fma", False) or target.triple.startswith(("aarch64", "arm64"))
+    return Platform(target, llvm.get_host_cpu_name(), features.flatten(), header, has_fma)
+
+
+def _new_machine(codegen: int) -> Any:  # llvmlite has no types.
+    here = platform()
+    return here.target.create_target_machine(cpu=here.cpu, features=here.features, opt=codegen, jit=True)
+
+
+_machine = cache(_new_machine)
+
+
+def _optimise(module: Any, pipeline: Pipeline) -> None:  # llvmlite has no types.
+    if pipeline.passes == "none":
+        return
+    tuning = llvm.create_pipeline_tuning_options(2)
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = pipeline.vectorise
+    builder = llvm.create_pass_builder(_machine(pipeline.codegen), tuning)
+    if pipeline.passes == "all":
+        manager = builder.getModulePassManager()
+    else:
+        manager = llvm.create_new_function_pass_manager()
+        manager.add_sroa_pass()
+        manager.add_instruction_combine_pass()
+        manager.add_simplify_cfg_pass()
+    if pipeline.passes == "all":
+        manager.run(module, builder)
+    else:
+        for function in module.functions:
+            if not function.is_declaration:
+                manager.run(function, builder)
+    manager.close()
+    builder.close()
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a person may want to see of a compilation."""
+
+    optimized_ir: str
+    assembly: str
+
+
+class _Timer:
+    """Nanoseconds by stage."""
+
+    def __init__(self) -> None:
+        self.timings: dict[str, int] = {}
+        self._start = time.perf_counter_ns()
+
+    def done(self, stage: str) -> None:
+        now = time.perf_counter_ns()
+        self.timings[stage] = now - self._start
+        self._start = now
+
+
+def _generate(text: str, pipeline: Pipeline, timer: _Timer, make: Callable[[Any, Any], T]) -> T:
+    """Return `make(machine, module)` of the optimised module."""
+    context = llvm.create_context()
+    module = None
+    try:
+        module = llvm.parse_assembly(text, context)
+        timer.done("parse")
+        module.verify()
+        timer.done("verify")
+        _optimise(module, pipeline)
+        timer.done("optimise")
+        made = make(_machine(pipeline.codegen), module)
+        timer.done("codegen")
+        return made
+    except RuntimeError as error:
+        raise LoweringError([Diagnostic("E0605", f"LLVM refused the unit: {printable(str(error))[:500]}")]) from error
+    finally:
+        if module is not None:
+            module.close()
+        context.close()
+
+
+class Code:
+    """Machine code in memory: addresses by LLVM symbol, until it is closed."""
+
+    def __init__(self, object_code: bytes, symbols: Iterable[str]) -> None:
+        self.object_code = object_code
+        empty = llvm.parse_assembly("")
+        self._engine = llvm.create_mcjit_compiler(empty, _new_machine(0))
+        with llvm.ObjectFileRef.from_data(object_code) as piece:
+            self._engine.add_object_file(piece)
+        self._engine.finalize_object()
+        self.addresses = {symbol: self._engine.get_function_address(symbol) for symbol in symbols}
+        missing = [symbol for symbol, address in self.addresses.items() if not address]
+        assert not missing, f"no code for {missing}"
+
+    def close(self) -> None:
+        """Free the code. Closing twice is fine."""
+        self.addresses.clear()
+        self._engine.close()
+
+
+def compile_text(text: str, pipeline: Pipeline, symbols: Iterable[str]) -> tuple[Code, dict[str, int]]:
+    """Return the code of an IR module and the nanoseconds of each stage. Raises: LoweringError, KeyboardInterrupt."""
+
+    def work() -> tuple[Code, dict[str, int]]:
+        timer = _Timer()
+        object_code = _generate(text, pipeline, timer, lambda machine, module: machine.emit_object(module))
+        code = Code(object_code, symbols)
+        timer.done("link")
+        return code, timer.timings
+
+    return run_in_worker(work, lambda made: made[0].close())
+
+
+def view_text(text: str, pipeline: Pipeline) -> Views:
+    """Return what becomes of an IR module. Raises: LoweringError, KeyboardInterrupt."""
+
+    def work() -> Views:
+        return _generate(text, pipeline, _Timer(), lambda machine, module: Views(str(module), machine.emit_assembly(module)))
+
+    return run_in_worker(work, lambda _views: None)
+
+
+def run_in_worker(work: Callable[[], T], discard: Callable[[T], None]) -> T:
+    """Return `work()`, done in another thread. If a signal handler raises here meanwhile, `discard` gets the result when there is one."""
+    done, lock = threading.Event(), threading.Lock()
+    results: list[T] = []
+    errors: list[BaseException] = []
+    abandoned = False
+
+    def body() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            errors.append(error)
+        else:
+            with lock:
+                results.append(result)
+                if abandoned:
+                    discard(results.pop())
+        done.set()
+
+    threading.Thread(target=body, name="simple_magic compiler").start()
+    try:
+        done.wait()
+    except BaseException:
+        with lock:
+            abandoned = True
+            if results:
+                discard(results.pop())
+        raise
+    if errors:
+        raise errors.pop()
+    return results.pop()
