@@ -1,0 +1,1 @@
+"""Sessions, units and the live execution manager."""

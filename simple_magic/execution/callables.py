@@ -1,0 +1,164 @@
+"""Live callables: what `em.function(name)` returns.
+
+They are instances of the native callable type (`backends/wrapper.py`) and always run the current definition: when definitions or settings change, the
+manager invalidates them; the next call goes through the manager, compiles what is needed, and points the callable at the new machine code. Calls that
+the native path cannot serve (other argument types, units that print or call externs or keep objects, the interpreter) stay with the manager.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..backends.wrapper import Target, callable_type, invalidate, make_callable, retarget
+from ..mir.diagnostics import SimpleError, Trap
+from ..mir.model import Function
+from ..mir.types import UNIT, format_type
+from .export import export
+
+if TYPE_CHECKING:
+    from .manager import CompiledUnit, LocalExecutionManager
+
+
+class LiveFunction:
+    """What stands behind one callable: the manager and the name. The callable holds it, and shows it as `live`."""
+
+    def __init__(self, manager: LocalExecutionManager, name: str) -> None:
+        self.manager = manager
+        self.name = name
+        self._callable: weakref.ref[Callable[..., object]] | None = None
+
+    def make(self) -> Callable[..., object]:
+        """Return the callable."""
+        made = make_callable(self.slow, self.trapped)
+        made.live = self  # type: ignore[attr-defined]
+        made.__name__ = made.__qualname__ = self.name
+        self._callable = weakref.ref(made)
+        return made
+
+    def slow(self, *args: object, **named: object) -> object:
+        """Call through the manager, and let the next calls be native if that is possible."""
+        if named:
+            args = self._bind(args, named)
+        value = self.manager.execute(self.name, *args)
+        made = self._callable() if self._callable else None
+        if made is not None:
+            with self.manager.ownership.held():
+                self._retarget(made)
+        return value
+
+    def _bind(self, args: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
+        names = [p.name for p in self.function.params]
+        missing = [name for name in named if name not in names[len(args) :]]
+        if missing or len(args) + len(named) != len(names):
+            raise TypeError(f"{self.name}{signature_of(self.function)} was called with {len(args)} arguments and the names {', '.join(named)}")
+        return (*args, *(named[name] for name in names[len(args) :]))
+
+    def _retarget(self, made: Callable[..., object]) -> None:
+        manager = self.manager
+        if manager.backend != "llvm":
+            return
+        compiled = manager.compiled(self.name)
+        target = native_target(manager, compiled, self.name)
+        if target is not None:
+            manager.call_state.adopt_thread()
+            if target.releases_gil:
+                manager.call_state.start_ticker()
+            retarget(made, [p.type for p in self.function.params], self.function.result, target)
+
+    def trapped(self, status: int) -> object:
+        """Raise what a native call ended with."""
+        compiled = self.manager.compiled(self.name)
+        failure = compiled.program.failure(status)  # type: ignore[attr-defined]
+        if isinstance(failure, Trap):
+            self.manager.locate(failure)
+            self.manager.last_error = str(failure)
+        raise failure
+
+    def invalidate(self) -> None:
+        """The definitions or the settings changed: the next call goes through the manager."""
+        made = self._callable() if self._callable else None
+        if made is not None:
+            invalidate(made)
+
+    @property
+    def function(self) -> Function:
+        return self.manager.definition(self.name)
+
+
+def native_target(manager: LocalExecutionManager, compiled: CompiledUnit, name: str) -> Target | None:
+    """Return where native calls of a compiled function go, or None if every call has to pass through the manager."""
+    program = compiled.program
+    if program.calls_host or not program.reset_top:  # type: ignore[attr-defined]
+        return None
+    written = manager.arrays_written(compiled.unit)
+    return Target(
+        address=program.address(name),  # type: ignore[attr-defined]
+        has_status=name in program.may_trap,  # type: ignore[attr-defined]
+        heap=program.heap.base,  # type: ignore[attr-defined]
+        owner=manager.ownership.address,
+        state=manager.call_state,
+        stack=manager.limits.stack,
+        resets_heap=True,
+        releases_gil=name in program.may_run_long,  # type: ignore[attr-defined]
+        writes=[p.type in written for p in manager.definition(name).params],
+        keep=compiled,
+    )
+
+
+def signature_of(function: Function) -> inspect.Signature:
+    """Return the Python signature of a MIR function; annotations are MIR types as text."""
+    params = [inspect.Parameter(p.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=format_type(p.type)) for p in function.params]
+    returned = inspect.Signature.empty if function.result == UNIT else format_type(function.result)
+    return inspect.Signature(params, return_annotation=returned)
+
+
+def _documentation(live: LiveFunction) -> str:
+    function = live.function
+    comments = "\n".join(line.strip() for line in function.trivia.before)
+    place = live.manager.session.definitions[live.name].cell
+    return "\n\n".join(part for part in (comments, f"A function of Simple MIR, defined in {place}.", export(live.manager, live.name, "mir")) if part)  # type: ignore[misc]
+
+
+def _form(form: str) -> property:
+    return property(lambda self: export(self.live.manager, self.live.name, form), doc=f"The function's unit in the form {form!r}.")
+
+
+def _lenient(read: Callable[[LiveFunction], object], otherwise: object) -> property:
+    """Return a property that survives a function which is gone."""
+
+    def get(self: object) -> object:
+        try:
+            return read(self.live)  # type: ignore[attr-defined]
+        except SimpleError:
+            return otherwise
+
+    return property(get)
+
+
+PROPERTIES: dict[str, object] = {
+    "mir": _form("mir"),
+    "llvm_ir": _form("ir"),
+    "assembly": _form("asm"),
+    "__signature__": _lenient(lambda live: signature_of(live.function), None),
+    "__doc__": _lenient(_documentation, "This function is no longer defined."),
+    "__repr__": lambda self: f"<simple_magic function {self.live.name}{_shown_signature(self.live)}>",
+}
+
+
+def _shown_signature(live: LiveFunction) -> str:
+    try:
+        return str(signature_of(live.function))
+    except SimpleError:
+        return " (no longer defined)"
+
+
+def make_live_callable(manager: LocalExecutionManager, name: str) -> Callable[..., object]:
+    """Return a live callable for a function of the manager."""
+    kind = callable_type()
+    if "mir" not in vars(kind):
+        for attribute, value in PROPERTIES.items():
+            setattr(kind, attribute, value)
+    return LiveFunction(manager, name).make()

@@ -1,0 +1,71 @@
+"""A function's unit in another form: MIR, JSON, LLVM IR, assembly or an object file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..mir.jsonform import to_json_text
+from ..mir.text import format_item, format_text
+from .manager import LocalExecutionManager, RunOptions
+
+
+def mir_text(manager: LocalExecutionManager, name: str, options: RunOptions) -> str:
+    """Return the function as written."""
+    manager.compiled(name, options)
+    return format_item(manager.session.definitions[name].item)
+
+
+def unit_text(manager: LocalExecutionManager, name: str, _options: RunOptions) -> str:
+    """Return the whole unit, resolved: it can be compiled elsewhere as it stands."""
+    manager.result_type(name)
+    return format_text(manager.session.unit_of(name).module)
+
+
+def model_text(manager: LocalExecutionManager, name: str, options: RunOptions) -> str:
+    """Return the unit after the passes for fuel and semantics: with the copies that the model makes."""
+    return format_text(manager.transformed(name, options))
+
+
+def json_text(manager: LocalExecutionManager, name: str, _options: RunOptions) -> str:
+    manager.result_type(name)
+    return to_json_text(manager.session.unit_of(name).module)
+
+
+def _program_attribute(attribute: str) -> Callable[[LocalExecutionManager, str, RunOptions], str]:
+    def view(manager: LocalExecutionManager, name: str, options: RunOptions) -> str:
+        program = manager.compiled(name, options).program
+        text = getattr(program, attribute, None)
+        if text is None:
+            raise ValueError(f"the {options.backend} back end has no {FORMS_NEED[attribute]}; use the llvm back end")
+        return text
+
+    return view
+
+
+FORMS_NEED = {"llvm_ir": "LLVM IR", "optimized_ir": "LLVM IR", "assembly": "assembly", "lowered_text": "lowered MIR"}
+
+FORMS: dict[str, Callable[[LocalExecutionManager, str, RunOptions], str]] = {
+    "mir": mir_text,
+    "unit": unit_text,
+    "model": model_text,
+    "json": json_text,
+    "lowered": _program_attribute("lowered_text"),
+    "ir": _program_attribute("llvm_ir"),
+    "ll": _program_attribute("optimized_ir"),
+    "asm": _program_attribute("assembly"),
+}
+"""Forms that are text, by name."""
+
+
+def export(manager: LocalExecutionManager, name: str, form: str = "unit", options: RunOptions | None = None) -> str | bytes:
+    """Return a function's unit in one of FORMS as text, or as the bytes of an object file ("o"). Raises: ValueError for an unknown form, MirError."""
+    options = options or manager.options()
+    if form == "o":
+        program = manager.compiled(name, options).program
+        code = getattr(program, "object_code", None)
+        if code is None:
+            raise ValueError(f"the {options.backend} back end makes no object file; use the llvm back end")
+        return code
+    if form not in FORMS:
+        raise ValueError(f"unknown form {form!r}; choose one of {', '.join((*FORMS, 'o'))}")
+    return FORMS[form](manager, name, options)

@@ -1,0 +1,703 @@
+"""The live execution manager: compile cells into a session, run its functions on any back end.
+
+    em = LocalExecutionManager("llvm")
+    em.compile(source)                 # MIR text, JSON text or dict, or a Module
+    em.execute("main")
+    f = em.function("dot"); f(a, b)    # a live callable: redefinitions reach it
+
+A run asks for (function, back end, semantics, optimisation level, fuel or not). The manager takes the unit that holds the function from the session,
+applies the passes in the order fuel, semantics, compiles the result with the back end and keeps it under its content key. Globals live in the store
+of the back end that ran last and move with a switch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from difflib import get_close_matches
+from io import StringIO
+from typing import TYPE_CHECKING, Protocol
+from warnings import warn
+
+from ..backends import numbers
+from ..backends.base import Backend, Limits, Program, Unit
+from ..backends.interpreter import Interpreter, zero_value
+from ..backends.interrupt import InterruptFlag
+from ..backends.values import copy_values, detach_lent, from_python, is_lent, to_python
+from ..mir.analysis import local_types
+from ..mir.diagnostics import Diagnostic, LoweringError, MirError, Origin, ParseError, SimpleError, Span, Trap
+from ..mir.jsonform import from_json
+from ..mir.model import Const, Function, Global, Module, StructDef
+from ..mir.ops import OPS
+from ..mir.resolve import Names, operand_type
+from ..mir.text import parse_text
+from ..mir.types import Array, FixedArray, Fn, Named, Ptr, Type, format_type, walk
+from ..passes.fuel import add_fuel
+from ..passes.semantics import MODELS, apply_semantics
+from . import externs
+from .defaults import ENGINE_NAMES, choose_backend
+from .output import Output
+from .ownership import Ownership
+from .results import CodeInfo, CopiedArrayWarning, ExecutionResult
+from .session import Definition, ResolvedUnit, Session
+
+if TYPE_CHECKING:
+    from ..backends.wrapper import CallState
+
+DEFAULT_SEMANTICS = "reference"
+OPT_LEVELS = (0, 1, 2, 3)
+UNITS_KEPT = 8
+"""How many compiled units are kept although a definition of theirs is no longer current."""
+
+
+class ExecutionManager(Protocol):
+    """What every execution manager offers; `LocalExecutionManager` is the one that runs in this process."""
+
+    @property
+    def backend_name(self) -> str: ...
+    def compile(self, source: str | Mapping | Module) -> CodeInfo: ...
+    def execute(self, name: str, /, *args: object) -> object: ...
+    def execute_captured(self, name: str, /, *args: object) -> ExecutionResult: ...
+    def has_function(self, name: str) -> bool: ...
+    def cleanup(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run: back end (short name), semantics model, optimisation level, and whether fuel is counted."""
+
+    backend: str
+    semantics: str
+    opt_level: int
+    fuelled: bool = False
+
+
+@dataclass
+class CompiledUnit:
+    """A unit compiled for one set of options. `active` counts the calls that are inside it."""
+
+    program: Program
+    unit: ResolvedUnit
+    options: RunOptions
+    timings: dict[str, int]
+    items: Mapping[str, object]
+    active: int = 0
+    retired: bool = False
+
+
+@dataclass
+class _Host:
+    """What running programs of one manager may ask for (see `backends.base.Host`)."""
+
+    manager: weakref.ref[LocalExecutionManager]
+    limits: Limits
+    output: Output
+    flag: InterruptFlag
+    deadline_ns: int | None = None
+
+    @property
+    def flag_address(self) -> int:
+        return self.flag.address
+
+    def write(self, text: str) -> None:
+        self.output.write(text)
+
+    def poll(self) -> None:
+        if self.flag.requested():
+            self.flag.poll()
+        if self.deadline_ns is not None and time.monotonic_ns() >= self.deadline_ns:
+            raise Trap("timeout", "the call ran longer than its timeout")
+
+    def call_extern(self, name: str, args: Sequence[object], arg_types: Sequence[Type], result: Type, origin: Origin | None = None) -> object:
+        internal = INTERNAL_EXTERNS.get(name)
+        if internal is not None:
+            return internal(self, args, arg_types)
+        manager = self.manager()
+        assert manager is not None, "a program runs while its manager is alive"
+        self.output.flush()
+        try:
+            return externs.call_extern(manager, name, args, arg_types, result)
+        except BaseException as error:
+            manager.add_origin_note(error, name, origin)
+            raise
+
+
+def _print(host: _Host, args: Sequence[object], _types: Sequence[Type]) -> None:
+    host.write(f"{args[0]}\n")
+
+
+INTERNAL_EXTERNS: dict[str, Callable[[_Host, Sequence[object], Sequence[Type]], object]] = {
+    "rt_print": _print,
+    "rt_float_text": lambda _host, args, types: numbers.float_text(args[0], types[0]),  # type: ignore[arg-type]
+    "rt_parse_float": lambda _host, args, _types: numbers.parse_float_option(args[0]),  # type: ignore[arg-type]
+}
+"""Host functions that `lower` calls by itself; programs cannot declare them."""
+
+
+class LocalExecutionManager:
+    """A session of Simple MIR and the engines that run it, in this process.
+
+    backend: "auto", "interpreter", "llvm" or "cranelift". limits: bounds on memory, stack and output. See the module docstring for the rest.
+    A manager runs one outermost call at a time; other threads wait. For parallel native calls use two managers.
+    """
+
+    def __init__(self, backend: str = "auto", *, opt_level: int = 2, semantics: str = DEFAULT_SEMANTICS, limits: Limits | None = None,
+                 depth: int = 0, allow_files: bool = False) -> None:  # fmt: skip
+        self._backend, self.backend_reason = choose_backend(backend)
+        self.limits = limits or Limits()
+        self.depth = depth
+        self.allow_files = allow_files
+        self.session = Session()
+        self.children = externs.Children()
+        self.last_error = ""
+        self.ownership = Ownership()
+        self.set_opt_level(opt_level)
+        self.set_semantics(semantics)
+        self._host = _Host(weakref.ref(self), self.limits, Output(self.limits.output), InterruptFlag())
+        self._call_state: CallState | None = None
+        self._engines: dict[str, Backend] = {}
+        self._units: OrderedDict[tuple[str, RunOptions], CompiledUnit] = OrderedDict()
+        self._slots: dict[str, int] = {}
+        self._pending_globals: dict[str, object] = {}
+        self._globals_in: str | None = None
+        self._callables: weakref.WeakSet = weakref.WeakSet()
+        self._cells = 0
+        self._is_closed = False
+
+    @classmethod
+    def auto_select(cls, **options: object) -> LocalExecutionManager:
+        """Return a manager on the best back end that is installed; `backend_reason` says why."""
+        return cls("auto", **options)  # type: ignore[arg-type]
+
+    @classmethod
+    def llvm(cls, **options: object) -> LocalExecutionManager:
+        return cls("llvm", **options)  # type: ignore[arg-type]
+
+    @classmethod
+    def cranelift(cls, **options: object) -> LocalExecutionManager:
+        return cls("cranelift", **options)  # type: ignore[arg-type]
+
+    @classmethod
+    def interpreter(cls, **options: object) -> LocalExecutionManager:
+        return cls("interpreter", **options)  # type: ignore[arg-type]
+
+    # What is there
+
+    @property
+    def backend(self) -> str:
+        """The short name of the back end that runs by default: "llvm", "cranelift" or "interpreter"."""
+        return self._backend
+
+    @property
+    def backend_name(self) -> str:
+        """The engine that really runs: "llvm-jit", "cranelift-jit" or "interpreter"."""
+        return ENGINE_NAMES[self._backend]
+
+    @property
+    def opt_level(self) -> int:
+        return self._opt_level
+
+    @property
+    def semantics(self) -> str:
+        return self._semantics
+
+    @property
+    def call_state(self) -> CallState:
+        """What the native callables of this manager share."""
+        if self._call_state is None:
+            from ..backends.wrapper import CallState
+
+            self._call_state = CallState(self._host.flag)
+        return self._call_state
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is running."""
+        return self.ownership.is_held
+
+    def has_function(self, name: str) -> bool:
+        return self.session.function(name) is not None
+
+    def functions(self) -> tuple[str, ...]:
+        """Return the names of all functions, in the order of their definition."""
+        return self.session.functions()
+
+    def result_type(self, name: str) -> Type:
+        """Return the declared result type of a function. Raises: MirError for an unknown name."""
+        return self._find(name).result
+
+    def globals(self) -> dict[str, object]:
+        """Return the session's globals as Python objects."""
+        with self.ownership.held():
+            values = self._read_globals()
+            names = self.session.names()
+            return {name: to_python(values[name], t, names) for name, (_, t) in self._global_types().items() if name in values}
+
+    # Settings
+
+    def set_backend(self, backend: str) -> None:
+        """Run on another back end from now on; definitions and globals stay. Raises: ValueError."""
+        with self.ownership.held() as outermost:
+            chosen, reason = choose_backend(backend)
+            if not outermost and chosen != self._backend:
+                raise SimpleError("the back end cannot be switched by a function that a running program called")
+            self._backend, self.backend_reason = chosen, reason
+            self._invalidate_callables()
+
+    def set_opt_level(self, level: int) -> None:
+        """Set the default optimisation level 0..3. Raises: ValueError."""
+        if isinstance(level, bool) or level not in OPT_LEVELS:
+            raise ValueError(f"optimisation level {level!r} is not one of 0, 1, 2, 3")
+        self._opt_level = int(level)
+        self._invalidate_callables()
+
+    def set_semantics(self, model: str) -> None:
+        """Set the default semantics model. Raises: ValueError naming the models."""
+        self._semantics = _known_model(model)
+        self._invalidate_callables()
+
+    def clear_error(self) -> None:
+        self.last_error = ""
+
+    # Compiling
+
+    def compile(self, source: str | Mapping | Module, *, cell: str | None = None) -> CodeInfo:
+        """Verify a module and take its definitions into the session.
+
+        source: MIR text, the JSON form (text or dict), or a Module. cell: the name that diagnostics show.
+        Raises: MirError with every diagnostic; then nothing has changed.
+        """
+        with self._reporting():
+            timings: dict[str, int] = {}
+            self._cells += 1
+            cell = cell or f"<mir {self._cells}>"
+            start = time.perf_counter_ns()
+            module, text = _read(source, cell)
+            timings["parse"] = time.perf_counter_ns() - start
+            if sum(len(b.instructions) for f in module.functions for b in f.blocks) > self.limits.unit_instructions:
+                raise LoweringError([Diagnostic("E0604", f"{cell} holds more than {self.limits.unit_instructions} instructions",
+                                                help="split it into several cells")])  # fmt: skip
+            with self.ownership.held():
+                start = time.perf_counter_ns()
+                defined = self.session.define(module, cell, text)
+                timings["verify"] = time.perf_counter_ns() - start
+                self._adopt_globals(module, defined.reset_globals)
+                self._retire_units()
+                self._invalidate_callables()
+            entry = "main" if "main" in defined.functions else next(iter(defined.functions), "")
+            return CodeInfo(module.name or cell, entry, defined.functions, defined.warnings, defined.notes, timings)
+
+    def remove(self, name: str) -> None:
+        """Forget a function, type, global or extern. Raises: MirError for an unknown name."""
+        with self.ownership.held():
+            if name not in self.session.definitions:
+                raise self._unknown(name, "nothing is named")
+            self._read_into_pending()
+            self.session.remove(name)
+            self._pending_globals.pop(name, None)
+            self._slots.pop(name, None)
+            self._retire_units()
+            self._invalidate_callables()
+
+    def options(self, *, backend: str | None = None, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None) -> RunOptions:
+        """Return the options of a run: what is given, else the manager's defaults. Raises: ValueError."""
+        chosen = self._backend if backend is None else choose_backend(backend)[0]
+        level = self._opt_level if opt_level is None else opt_level
+        if level not in OPT_LEVELS:
+            raise ValueError(f"optimisation level {level!r} is not one of 0, 1, 2, 3")
+        if fuel is not None and not 0 <= fuel < 2**63:
+            raise ValueError(f"fuel must be between 0 and 2**63 - 1, got {fuel}")
+        return RunOptions(chosen, self._semantics if semantics is None else _known_model(semantics), int(level), fuel is not None)
+
+    def compiled(self, name: str, options: RunOptions | None = None) -> CompiledUnit:
+        """Return the compiled unit that holds a function. Raises: MirError."""
+        options = options or self.options()
+        self._find(name)
+        resolved = self.session.unit_of(name)
+        key = (resolved.key, options)
+        found = self._units.get(key)
+        if found is None:
+            found = self._compile_unit(resolved, options)
+            self._units[key] = found
+            self._retire_units()
+        self._units.move_to_end(key)
+        return found
+
+    def transformed(self, name: str, options: RunOptions | None = None) -> Module:
+        """Return the unit of a function as the back end receives it, after the passes for fuel and semantics."""
+        options = options or self.options()
+        self._find(name)
+        return self._apply_passes(self.session.unit_of(name), options)
+
+    def _apply_passes(self, resolved: ResolvedUnit, options: RunOptions) -> Module:
+        module = resolved.module
+        if options.fuelled:
+            module = add_fuel(module)
+        return apply_semantics(module, options.semantics, Names.of(resolved.module))
+
+    def _compile_unit(self, resolved: ResolvedUnit, options: RunOptions) -> CompiledUnit:
+        size = sum(len(b.instructions) for f in resolved.module.functions for b in f.blocks)
+        if size > self.limits.unit_instructions:
+            raise LoweringError([Diagnostic("E0604", f"the unit holds {size} instructions; the limit is {self.limits.unit_instructions}",
+                                            help="split it into several cells, or raise Limits.unit_instructions")])  # fmt: skip
+        start = time.perf_counter_ns()
+        module = self._apply_passes(resolved, options)
+        timings = {"passes": time.perf_counter_ns() - start}
+        start = time.perf_counter_ns()
+        program = self._engine(options.backend).compile(Unit(module, resolved.key, dict(self._slots)), options.opt_level)
+        timings.update(getattr(program, "timings", {}) or {"compile": time.perf_counter_ns() - start})
+        items = {item.name: self.session.definitions[item.name].item for item in resolved.module.items}
+        return CompiledUnit(program, resolved, options, timings, items)
+
+    # Running
+
+    def execute(self, name: str, /, *args: object, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None,
+                timeout: float | None = None, backend: str | None = None) -> object:  # fmt: skip
+        """Call a function with Python arguments and return its result as a Python object.
+
+        fuel: instructions as written that may run; timeout: seconds. Raises: MirError, Trap, TypeError and OverflowError for arguments that do not
+        fit, KeyboardInterrupt, and whatever an extern raised.
+        """
+        with self._reporting():
+            options = self.options(backend=backend, semantics=semantics, opt_level=opt_level, fuel=fuel)
+            return self._run(name, args, options, fuel, timeout)[0]
+
+    def run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None = None, timeout: float | None = None) -> tuple[object, dict[str, int]]:
+        """Like `execute`, for options that are already made; return (result, nanoseconds by stage)."""
+        with self._reporting():
+            return self._run(name, args, options, fuel, timeout)
+
+    def execute_captured(self, name: str, /, *args: object, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None,
+                         timeout: float | None = None, backend: str | None = None) -> ExecutionResult:  # fmt: skip
+        """Like `execute`, but return an ExecutionResult: a trap and the output are part of it instead of being raised and shown."""
+        options = self.options(backend=backend, semantics=semantics, opt_level=opt_level, fuel=fuel)
+        out, err, value, trap = StringIO(), StringIO(), None, None
+        timings: dict[str, int] = {}
+        with self._reporting(), redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
+            try:
+                value, timings = self._run(name, args, options, fuel, timeout)
+            except Trap as error:
+                self.last_error = str(error)
+                trap = error
+        return ExecutionResult(value, out.getvalue(), err.getvalue(), trap, ENGINE_NAMES[options.backend], timings)
+
+    def _run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None, timeout: float | None) -> tuple[object, dict[str, int]]:
+        function = self._find(name)
+        _refuse_code_pointers(function)
+        if len(args) != len(function.params):
+            expected = ", ".join(f"{p.name}: {format_type(p.type)}" for p in function.params)
+            raise TypeError(f"{name}({expected}) takes {len(function.params)} argument{'s' * (len(function.params) != 1)}, got {len(args)}")
+        with self.ownership.held() as outermost:
+            if not outermost and self._globals_in not in (None, options.backend):
+                raise SimpleError("a function that a running program called must use the same back end as the program")
+            compiled = self.compiled(name, options)
+            names = self.session.names()
+            keeps = self._arrays_kept(compiled.unit)
+            writes = self.arrays_written(compiled.unit)
+            values = [self._argument(function, index, arg, names, writes) for index, arg in enumerate(args)]
+            self._move_globals(options.backend)
+            if outermost:
+                self._host.output.begin()
+            lends = any(is_lent(value) for value in values)
+            with self._watched(compiled, timeout, outermost):
+                start = time.perf_counter_ns()
+                try:
+                    result = compiled.program.call(name, values, fuel)
+                except Trap as trap:
+                    self.locate(trap)
+                    raise
+                finally:
+                    elapsed = time.perf_counter_ns() - start
+                    if lends and keeps:
+                        warn(f"{name} may keep a NumPy array beyond the call: its globals now hold a copy", CopiedArrayWarning, stacklevel=4)
+                        self._detach(options.backend)
+            answer = to_python(result, function.result, names)
+            return answer, {**compiled.timings, "call": elapsed}
+
+    def _argument(self, function: Function, index: int, value: object, names: Names, writes: frozenset[Type]) -> object:
+        param = function.params[index]
+        try:
+            return from_python(value, param.type, names, writes=param.type in writes)
+        except (TypeError, OverflowError, ValueError) as error:
+            raise type(error)(f"{function.name}, argument {param.name}: {error}") from None
+
+    @contextmanager
+    def _watched(self, compiled: CompiledUnit, timeout: float | None, outermost: bool) -> Iterator[None]:
+        """Make interrupts and the timeout reach the program; flush output and free retired code afterwards."""
+        host, timer, previous = self._host, None, self._host.deadline_ns
+        if timeout is not None:
+            deadline = time.monotonic_ns() + int(timeout * 1e9)
+            host.deadline_ns = deadline if previous is None else min(previous, deadline)
+            timer = threading.Timer(timeout, host.flag.set)
+            timer.daemon = True
+            timer.start()
+        compiled.active += 1
+        try:
+            with host.flag.watching():
+                yield
+        finally:
+            compiled.active -= 1
+            if timer is not None:
+                timer.cancel()
+            host.deadline_ns = previous
+            if outermost:
+                host.output.flush()
+            if compiled.retired and not compiled.active:
+                compiled.program.close()
+
+    def function(self, name: str) -> Callable[..., object]:
+        """Return a live callable: it always runs the current definition on the manager's current back end. Raises: MirError for an unknown name."""
+        self._find(name)
+        from .callables import make_live_callable
+
+        made = make_live_callable(self, name)
+        self._callables.add(made)
+        return made
+
+    # Globals
+
+    def _global_types(self) -> dict[str, tuple[int, Type]]:
+        return {name: (self._slots[name], d.item.type) for name, d in self.session.items(Global)}  # type: ignore[union-attr]
+
+    def _adopt_globals(self, module: Module, reset: Sequence[str]) -> None:
+        names = self.session.names()
+        for name in (*(g.name for g in module.globals), *reset):
+            is_new = name not in self._slots
+            if is_new:
+                used = set(self._slots.values())
+                self._slots[name] = next(i for i in range(len(used) + 1) if i not in used)
+            if is_new or name in reset:
+                self._pending_globals[name] = _initial_value(self.session.definitions[name].item, names)  # type: ignore[arg-type]
+
+    def _read_globals(self) -> dict[str, object]:
+        types = self._global_types()
+        stored = {name: where for name, where in types.items() if name not in self._pending_globals}
+        values = {}
+        if self._globals_in is not None and stored:
+            values = self._engine(self._globals_in).read_globals(stored, self.session.names())
+        return {**values, **{name: v for name, v in self._pending_globals.items() if name in types}}
+
+    def _read_into_pending(self) -> None:
+        self._pending_globals = self._read_globals()
+
+    def _move_globals(self, backend: str) -> None:
+        if self._globals_in == backend and not self._pending_globals:
+            return
+        self._engine(backend).write_globals(self._read_globals(), self._global_types(), self.session.names())
+        self._globals_in, self._pending_globals = backend, {}
+
+    def _detach(self, backend: str) -> None:
+        values = self._read_globals()
+        detach_lent(values.values())
+        self._engine(backend).write_globals(values, self._global_types(), self.session.names())
+
+    def fork(self, backend: str) -> LocalExecutionManager:
+        """Return a new manager with the same definitions and its own copy of the globals: what comparisons run on."""
+        other = LocalExecutionManager(backend, opt_level=self._opt_level, semantics=self._semantics, limits=self.limits, depth=self.depth)
+        with self.ownership.held():
+            other.session.definitions = dict(self.session.definitions)
+            other.session.sources = dict(self.session.sources)
+            other.session.version = self.session.version
+            other._slots = dict(self._slots)
+            other._pending_globals = copy_values(self._read_globals())
+        return other
+
+    def child(self, backend: str) -> LocalExecutionManager:
+        """Return a new, empty manager one level deeper, with the same limits."""
+        return LocalExecutionManager(backend, limits=self.limits, depth=self.depth + 1)
+
+    def _arrays_kept(self, unit: ResolvedUnit) -> bool:
+        """Return whether a global of the unit can hold an array of numbers, so that a lent array could outlive the call."""
+        names = Names.of(unit.module)
+        return any(_can_hold_array(g.type, names) for g in unit.module.globals)
+
+    def arrays_written(self, unit: ResolvedUnit) -> frozenset[Type]:
+        """Return the array types of which the unit writes elements: a read-only NumPy array of such a type is refused."""
+        return written_array_types(unit.module)
+
+    # Errors
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        self._require_open()
+        try:
+            yield
+        except (SimpleError, TypeError, OverflowError, ValueError) as error:
+            self.last_error = str(error)
+            raise
+
+    def definition(self, name: str) -> Function:
+        """Return a function as written. Raises: MirError for an unknown name."""
+        return self._find(name)
+
+    def _find(self, name: str) -> Function:
+        function = self.session.function(name)
+        if function is None:
+            raise self._unknown(name, "no function is named")
+        return function
+
+    def _unknown(self, name: str, what: str) -> MirError:
+        near = get_close_matches(name, self.session.definitions, 1)
+        return MirError([Diagnostic("E0602", f"{what} `{name}`", help=f"did you mean `{near[0]}`?" if near else "%simple ls lists what is defined")])
+
+    def locate(self, trap: Trap) -> None:
+        """Fill in where a trap and its calls stand in the session's cells."""
+        if trap.span is None:
+            trap.span = self.session.locate(trap.origin)
+            trap.frame_spans = tuple(self.session.locate(frame) for frame in trap.frames)
+            trap.sources = self.session.sources
+
+    def add_origin_note(self, error: BaseException, extern: str, origin: Origin | None) -> None:
+        """Tell in a note of a host function's exception which MIR instruction called it."""
+        if isinstance(error, Trap) and error.origin is not None:
+            return
+        span = self.session.locate(origin)
+        place = _place(span) or str(origin)
+        error.add_note(f"raised by extern `{extern}`, called from {origin.function if origin else '?'} ({place})")
+
+    # Lifetime
+
+    def _engine(self, backend: str) -> Backend:
+        self._require_open()
+        engine = self._engines.get(backend)
+        if engine is None:
+            if backend == "interpreter":
+                engine = Interpreter(self._host)
+            else:
+                from ..backends.llvm import LlvmBackend
+
+                engine = LlvmBackend(self._host)
+            self._engines[backend] = engine
+        return engine
+
+    def _retire_units(self) -> None:
+        """Close compiled units whose definitions are no longer current, but for the last few."""
+        current = self.session.definitions
+        stale = [key for key, unit in self._units.items() if any(_item(current, n) is not item for n, item in unit.items.items())]
+        for key in stale[: max(0, len(stale) - UNITS_KEPT)]:
+            unit = self._units.pop(key)
+            unit.retired = True
+            if not unit.active:
+                unit.program.close()
+
+    def _invalidate_callables(self) -> None:
+        for live in list(getattr(self, "_callables", ())):
+            live.live.invalidate()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise SimpleError("this execution manager was closed")
+
+    def cleanup(self) -> None:
+        """Free all code and memory and forget every definition; the manager can be used again from the start."""
+        with self.ownership.held() as outermost:
+            if not outermost:
+                raise SimpleError("a manager cannot be cleaned up by a function that its program called")
+            self._invalidate_callables()
+            for unit in self._units.values():
+                unit.program.close()
+            self._units.clear()
+            for child in self.children.by_handle.values():
+                child.cleanup()
+            self.children = externs.Children()
+            for engine in self._engines.values():
+                engine.close()
+            self._engines.clear()
+            self.session = Session()
+            self._slots, self._pending_globals, self._globals_in = {}, {}, None
+            self.last_error = ""
+
+    def close(self) -> None:
+        """Clean up for good; every further use raises SimpleError. Closing twice is fine."""
+        if not self._is_closed:
+            self.cleanup()
+            self._host.flag.close()
+            self._is_closed = True
+
+    def __enter__(self) -> LocalExecutionManager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<LocalExecutionManager {self.backend_name}, {len(self.functions())} functions>"
+
+
+def _item(definitions: Mapping[str, Definition], name: str) -> object:
+    definition = definitions.get(name)
+    return definition.item if definition else None
+
+
+def _place(span: Span | None) -> str:
+    if span is None:
+        return ""
+    return f"{span.source}:{span.line}" if span.source else f"line {span.line}"
+
+
+def _known_model(model: str) -> str:
+    if model not in MODELS:
+        raise ValueError(f"unknown semantics model {model!r}; choose one of {', '.join(MODELS)}")
+    return model
+
+
+def _read(source: str | Mapping | Module, cell: str) -> tuple[Module, str | None]:
+    if isinstance(source, Module):
+        return source, None
+    if isinstance(source, str) and not source.lstrip().startswith("{"):
+        try:
+            return parse_text(source, cell), source
+        except ParseError as error:
+            raise ParseError(error.diagnostics, {cell: source}) from None
+    if isinstance(source, (str, Mapping)):
+        return from_json(source), None
+    raise TypeError(f"expected MIR text, JSON (text or dict) or a Module, got {type(source).__name__}")
+
+
+def _refuse_code_pointers(function: Function) -> None:
+    for t in (*(p.type for p in function.params), function.result):
+        if any(isinstance(inner, (Fn, Ptr)) for inner in walk(t)):
+            raise MirError([Diagnostic("E0603", f"`{function.name}` cannot be called from Python: {format_type(t)} does not outlive a call",
+                                       function.span, help="write a function around it that takes and gives other types")])  # fmt: skip
+
+
+def _initial_value(declared: Global, names: Names) -> object:
+    if isinstance(declared.init, Const) and declared.init.bits is not None:
+        return declared.init.value
+    return zero_value(declared.type, names)
+
+
+def _can_hold_array(t: Type, names: Names) -> bool:
+    seen: set[str] = set()
+    todo = [t]
+    while todo:
+        for inner in walk(todo.pop()):
+            if isinstance(inner, (Array, FixedArray)):
+                return True
+            if isinstance(inner, Named) and inner.name not in seen:
+                seen.add(inner.name)
+                definition = names.types[inner.name]
+                groups = [definition.fields] if isinstance(definition, StructDef) else [v.fields for v in definition.variants]
+                todo.extend(f.type for fields in groups for f in fields)
+    return False
+
+
+ARRAY_WRITERS = tuple(name for name, row in OPS.items() if row.form.startswith("p") and row.name != "set_field")
+"""The operations that write elements of an array or dict."""
+
+
+def written_array_types(module: Module) -> frozenset[Type]:
+    """Return the array types of whose elements some instruction of the module writes one; by type, so never too few."""
+    names, found = Names.of(module), set()
+    for function in module.functions:
+        types = local_types(function)
+        for block in function.blocks:
+            for instruction in block.instructions:
+                if instruction.op in ARRAY_WRITERS:
+                    found.add(operand_type(instruction.args[0], types, names))
+    return frozenset(found)
