@@ -1,0 +1,193 @@
+"""The command line: python -m simple_magic demo|run|check|fmt|json|ops|explain|doctor."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .mir.codes import explain
+from .mir.diagnostics import MirError, ParseError, SimpleError, Trap, render
+from .mir.jsonform import from_json, to_json_text
+from .mir.model import Module
+from .mir.text import format_text, parse_text
+from .mir.verify import verify
+
+
+def _read(path: str) -> tuple[str, str]:
+    """Return (name, content) of a file, or of standard input for "-"."""
+    if path == "-":
+        return "<stdin>", sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    return path, Path(path).read_bytes().decode("utf-8", "surrogateescape")
+
+
+def _module(path: str) -> tuple[Module, dict[str, str]]:
+    name, content = _read(path)
+    if content.lstrip().startswith("{"):
+        return from_json(content), {}
+    try:
+        return parse_text(content, name), {name: content}
+    except ParseError as error:
+        raise ParseError(error.diagnostics, {name: content}) from None
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .execution.manager import LocalExecutionManager
+
+    name, content = _read(options.file)
+    with LocalExecutionManager(options.backend, opt_level=options.opt, semantics=options.semantics) as manager:
+        info = manager.compile(content, cell=name)
+        for warning in info.warnings:
+            print(render(warning, {name: content}), file=sys.stderr)
+        entry = options.entry or info.entry_point
+        if not entry:
+            print(f"{name} defines no function", file=sys.stderr)
+            return 1
+        try:
+            result = manager.execute(entry, *(_literal(word) for word in options.args), fuel=options.fuel, timeout=options.timeout)
+        except (TypeError, OverflowError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 2
+    if result is not None:
+        print(repr(result))
+    return 0
+
+
+def _literal(word: str) -> object:
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return word
+
+
+def _check(options: argparse.Namespace) -> int:
+    status = 0
+    for path in options.files:
+        try:
+            module, sources = _module(path)
+        except MirError as error:
+            print(error)
+            status = 1
+            continue
+        try:
+            for warning in verify(module):
+                print(render(warning, sources))
+            print(f"{path}: ok")
+        except MirError as error:
+            print(type(error)(error.diagnostics, sources))
+            status = 1
+    return status
+
+
+def _fmt(options: argparse.Namespace) -> int:
+    status = 0
+    for path in options.files:
+        name, content = _read(path)
+        try:
+            formatted = format_text(parse_text(content, name))
+        except ParseError as error:
+            raise ParseError(error.diagnostics, {name: content}) from None
+        if options.check:
+            if formatted != content:
+                print(f"{path}: not in canonical form")
+                status = 1
+        elif path == "-" or options.stdout:
+            sys.stdout.write(formatted)
+        elif formatted != content:
+            Path(path).write_text(formatted, encoding="utf-8")
+            print(f"{path}: formatted")
+    return status
+
+
+def _json(options: argparse.Namespace) -> int:
+    module, _ = _module(options.file)
+    name_is_json = options.back
+    print(format_text(module) if name_is_json else to_json_text(module))
+    return 0
+
+
+def _ops(options: argparse.Namespace) -> int:
+    from .show.views import opcode_table
+
+    print(opcode_table(options.name))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    print(explain(options.code.upper()))
+    return 0
+
+
+def _doctor(_options: argparse.Namespace) -> int:
+    from .doctor import report
+
+    print(report())
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import main
+
+    return main(options.output)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(action=action)
+        return made
+
+    demo = command("demo", _demo, "Run the seed program in a real kernel, in every model on every back end; print the table, write a report.")
+    demo.add_argument("--output", default="simple_magic_report.html", help="where the HTML report goes")
+    run = command("run", _run, "Compile a file of MIR (text or JSON) and run a function.")
+    run.add_argument("file", help="a file, or - for standard input")
+    run.add_argument("entry", nargs="?", help="the function to run; default: main, else the first")
+    run.add_argument("args", nargs="*", help="arguments as Python literals")
+    run.add_argument("--backend", default="auto", choices=("auto", "interpreter", "llvm", "cranelift"))
+    run.add_argument("--opt", type=int, default=2, choices=(0, 1, 2, 3))
+    run.add_argument("--semantics", default="reference")
+    run.add_argument("--fuel", type=int, help="instructions that may run")
+    run.add_argument("--timeout", type=float, help="seconds")
+    check = command("check", _check, "Verify files and print every diagnostic.")
+    check.add_argument("files", nargs="+")
+    fmt = command("fmt", _fmt, "Rewrite files in canonical form; comments stay.")
+    fmt.add_argument("files", nargs="+")
+    fmt.add_argument("--check", action="store_true", help="change nothing; fail if a file is not in canonical form")
+    fmt.add_argument("--stdout", action="store_true", help="print instead of rewriting")
+    as_json = command("json", _json, "Print a file's JSON form; with --back, its text form.")
+    as_json.add_argument("file")
+    as_json.add_argument("--back", action="store_true")
+    ops = command("ops", _ops, "List the opcodes, or show one.")
+    ops.add_argument("name", nargs="?")
+    explain_ = command("explain", _explain, "Explain a diagnostic code.")
+    explain_.add_argument("code")
+    command("doctor", _doctor, "Show what is installed and what works.")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status. Failures of programs are printed, never a Python traceback."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.action(options)
+    except Trap as trap:
+        print(trap, file=sys.stderr)
+        return 3
+    except (SimpleError, ValueError, OSError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyError as error:
+        print(f"unknown: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

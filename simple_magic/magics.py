@@ -1,0 +1,412 @@
+"""The magics: parse the line, call the library, return an object; nothing else.
+
+`load_ipython_extension` gives the kernel one live manager, shared by all cells; `unload_ipython_extension` removes every trace.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import shlex
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from keyword import iskeyword
+from typing import TypeVar
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from traitlets import Enum, Integer, observe
+
+from .doctor import report as doctor_report
+from .execution.compare import compare, same_value
+from .execution.defaults import BACKENDS, ENGINE_NAMES
+from .execution.export import export
+from .execution.manager import LocalExecutionManager, RunOptions
+from .mir.ops import USER_OPS
+from .passes.semantics import MODELS
+from .show.html import Code, Sections, Table
+from .show.views import (
+    VIEWS, CellResult, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
+)  # fmt: skip
+
+R = TypeVar("R")
+
+
+class ExpectationError(AssertionError):
+    """The cell's value is not the one that `--expect` demands."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"ExpectationError: {self}"]
+
+
+@magics_class
+class SimpleMagics(Magics):
+    """Simple MIR in cells. `%config SimpleMagics` shows the settings."""
+
+    backend = Enum(BACKENDS, default_value="auto", help="The back end of new cells.").tag(config=True)
+    opt_level = Integer(2, min=0, max=3, help="The optimisation level of native back ends.").tag(config=True)
+    semantics = Enum(tuple(MODELS), default_value="reference", help="The semantics model: which instructions copy.").tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.ip = shell
+        self.manager = LocalExecutionManager(self.backend, opt_level=self.opt_level, semantics=self.semantics)
+        self.bound: dict[str, object] = {}
+        self.matcher: Callable | None = None
+
+    @observe("backend", "opt_level", "semantics")
+    def _settings_changed(self, change: dict) -> None:
+        if getattr(self, "manager", None) is None:
+            return
+        apply: dict[str, Callable[..., None]] = {"backend": self.manager.set_backend, "opt_level": self.manager.set_opt_level, "semantics": self.manager.set_semantics}  # fmt: skip
+        _as_usage(apply[change["name"]], change["new"])
+
+    @magic_arguments()
+    @argument("entry", nargs="?", help="The function to run; default: main, if the cell defines it.")
+    @argument("--backend", "-b", choices=BACKENDS, help="The back end of this run.")
+    @argument("--opt", type=int, choices=(0, 1, 2, 3), help="The optimisation level of this run.")
+    @argument("--semantics", "-s", choices=tuple(MODELS), help="The semantics model of this run: which instructions copy.")
+    @argument("--args", nargs="*", default=None, help="Arguments of the entry function, as Python literals.")
+    @argument("-i", "--input", help="Arguments of the entry function, as names of notebook variables: -i a,b")
+    @argument("-o", "--output", help="Assign the result to this notebook variable.")
+    @argument("-m", "--module", help="Bind the functions as attributes of this notebook variable, not one by one.")
+    @argument("--show", default="", help=f"Views to add, separated by commas: {', '.join(VIEWS)}.")
+    @argument("--expect", help="A Python literal; the cell fails if the result is another.")
+    @argument("--fuel", type=int, help="How many instructions may run.")
+    @argument("--timeout", type=float, help="How many seconds the run may take.")
+    @argument("--json", action="store_true", help="The cell holds the JSON form, not text.")
+    @no_var_expand
+    @needs_local_scope
+    @cell_magic
+    def simple_jit(self, line: str, cell: str, local_ns: dict | None = None) -> CellResult:
+        """Verify a cell of Simple MIR, compile it, bind its functions as Python callables, and run `main` or the named entry.
+
+        Example:
+
+            %%simple_jit --args 20 22
+            fn main(a: i64, b: i64) -> i64:
+            entry:
+              c = add a, b
+              ret c
+        """
+        options = parse_argstring(self.simple_jit, line)
+        wanted = [view for view in options.show.split(",") if view]
+        for view in wanted:
+            if view not in VIEWS:
+                raise UsageError(f"--show {view}: choose among {', '.join(VIEWS)}")
+        run_options = _as_usage(lambda: self.manager.options(backend=options.backend, semantics=options.semantics, opt_level=options.opt, fuel=options.fuel))
+        arguments = self._arguments(options, local_ns or {})
+        name = f"In[{self.ip.displayhook.prompt_count}]"
+        # The magic's own line is line 1 of the cell, as the editor counts.
+        source = cell if options.json else f"%%simple_jit {line}".rstrip() + "\n" + cell
+        info = self.manager.compile(_blank_first_line(source) if not options.json else source, cell=name)
+        self.manager.session.show_source(name, source)
+        bound = self._bind(info.symbol_names, options.module)
+        entry = options.entry or self._implicit_entry(info.symbol_names, arguments)
+        if not entry and arguments:
+            raise UsageError("arguments are given, but the cell defines no `main` and no entry is named")
+        value: object = None
+        timings: Mapping[str, int] = {}
+        if entry:
+            value, timings = self._run(entry, arguments, run_options, options)
+        if options.output:
+            self.ip.user_ns[options.output] = value
+        views = views_of(self.manager, [entry] if entry else info.symbol_names, [v for v in wanted if v != "timings"], run_options)
+        timings = {**info.timings, **timings}
+        if "timings" in wanted:
+            views = (*views, timings_table(timings))
+        call = f"{entry}({', '.join(shorten(repr(a), 40) for a in arguments)})"
+        return CellResult(value, bool(entry), call, ENGINE_NAMES[run_options.backend], run_options.semantics, info, bound, timings, views)
+
+    def _implicit_entry(self, names: Sequence[str], arguments: Sequence[object]) -> str:
+        """Return "main" if the cell defines it and it can run: without arguments a `main` that wants some is only defined."""
+        if "main" not in names:
+            return ""
+        return "main" if arguments or not self.manager.definition("main").params else ""
+
+    def _run(self, entry: str, arguments: Sequence[object], run_options: RunOptions, options: Namespace) -> tuple[object, dict[str, int]]:
+        try:
+            value, timings = self.manager.run(entry, arguments, run_options, options.fuel, options.timeout)
+        except (TypeError, OverflowError) as error:
+            if hasattr(error, "__notes__"):
+                raise
+            raise UsageError(str(error)) from None
+        if options.expect is not None and not same_value(value, _literal(options.expect)):
+            raise ExpectationError(f"{entry}() = {value!r}, expected {options.expect}")
+        return value, timings
+
+    def _arguments(self, options: Namespace, local_ns: dict) -> list[object]:
+        values = [_literal(word) for word in options.args or ()]
+        for name in (options.input or "").split(","):
+            if not name:
+                continue
+            if name in local_ns:
+                values.append(local_ns[name])
+            elif name in self.ip.user_ns:
+                values.append(self.ip.user_ns[name])
+            else:
+                raise UsageError(f"-i {name}: no notebook variable has this name")
+        return values
+
+    def _bind(self, names: Sequence[str], module: str | None) -> tuple[tuple[str, str, str], ...]:
+        """Bind functions where that takes nobody's name away; return (name, signature, remark) of each."""
+        rows = []
+        if module:
+            self.ip.user_ns[module] = self.bound[module] = Namespace(**{n.replace(".", "_"): self.manager.function(n) for n in names})
+        for name in names:
+            function = self.manager.session.function(name)
+            assert function is not None, "it was just compiled"
+            remark = f"as {module}.{name.replace('.', '_')}" if module else self._bind_one(name)
+            rows.append((name, signature_text(function), remark))
+        return tuple(rows)
+
+    def _bind_one(self, name: str) -> str:
+        elsewhere = f'%simple call {name} ..., or simple_magic.current_manager().function("{name}")'
+        if "." in name:
+            return "(a method: not bound as a Python name)"
+        if not name.isidentifier() or hasattr(builtins, name) or iskeyword(name):
+            return f"(not bound: {name} is a word of Python; use {elsewhere})"
+        current = self.ip.user_ns.get(name)
+        if name in self.ip.user_ns and current is not self.bound.get(name):
+            return f"(not bound: the notebook has its own {name}; use {elsewhere})"
+        if name not in self.bound:
+            self.bound[name] = self.manager.function(name)
+        self.ip.user_ns[name] = self.bound[name]
+        return ""
+
+    @no_var_expand
+    @line_magic
+    def simple(self, line: str) -> object:
+        """Look after the live execution manager.
+
+        %simple status                      what is in force
+        %simple backend [NAME]              show or switch the back end
+        %simple semantics [MODEL]           show or switch the semantics model
+        %simple opt [0-3]                   show or set the optimisation level
+        %simple ls                          everything that is defined
+        %simple rm NAME                     forget a definition
+        %simple show F [VIEW ...]           mir unit model json lowered ir ll asm cfg timings
+        %simple call F ARG ...              call with Python literals or notebook variables
+        %simple compare F ARG ...           every executor under every model
+        %simple ops [NAME]                  the opcodes
+        %simple explain CODE                the paragraph behind an error code
+        %simple export F [--to FORM] [FILE] mir unit model json lowered ir ll asm o
+        %simple reset                       forget everything
+        %simple doctor                      what is installed
+        """
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise UsageError(f"%simple: {error}") from None
+        command, *rest = words or ["status"]
+        if command not in SUBCOMMANDS:
+            near = get_close_matches(command, SUBCOMMANDS, 1)
+            raise UsageError(f"%simple {command}: unknown; " + (f"did you mean {near[0]}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"))
+        return _as_usage(SUBCOMMANDS[command], self, rest)
+
+    def value_of(self, word: str) -> object:
+        """Return a Python literal, or the notebook variable of that name. Raises: UsageError."""
+        if word.isidentifier() and word in self.ip.user_ns:
+            return self.ip.user_ns[word]
+        return _literal(word)
+
+    def forget(self) -> None:
+        """Remove what the cells bound, unless the user has put something else there."""
+        for name, value in self.bound.items():
+            if self.ip.user_ns.get(name) is value:
+                del self.ip.user_ns[name]
+        self.bound.clear()
+
+
+def _literal(word: str) -> object:
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        special = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}.get(word)
+        if special is None:
+            raise UsageError(f"{word!r} is not a Python literal; pass notebook variables with -i") from None
+        return special
+
+
+def _blank_first_line(source: str) -> str:
+    """Return the source with its first line, the magic's, as a blank one: positions stay what the editor shows."""
+    return "\n" + source.partition("\n")[2]
+
+
+def _as_usage(action: Callable[..., R], *args: object) -> R:
+    """Call, and turn a wrong word of the user (ValueError, TypeError) into one line."""
+    try:
+        return action(*args)
+    except (ValueError, TypeError, OverflowError) as error:
+        if hasattr(error, "__notes__"):
+            raise
+        raise UsageError(str(error)) from None
+
+
+def shorten(text: str, width: int) -> str:
+    """Return `text` on one line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _exactly(words: Sequence[str], count: int, usage: str) -> None:
+    if len(words) != count:
+        raise ValueError(f"usage: %simple {usage}")
+
+
+def _setting(get: Callable[[SimpleMagics], object], set_: Callable[[SimpleMagics, str], None], usage: str) -> Callable[[SimpleMagics, list[str]], Table]:
+    def setting(magics: SimpleMagics, words: list[str]) -> Table:
+        if len(words) > 1:
+            raise ValueError(f"usage: %simple {usage}")
+        if words:
+            set_(magics, words[0])
+        return status(magics.manager)
+
+    return setting
+
+
+def _remove(magics: SimpleMagics, words: list[str]) -> Table:
+    _exactly(words, 1, "rm NAME")
+    magics.manager.remove(words[0])
+    value = magics.bound.pop(words[0], None)
+    if value is not None and magics.ip.user_ns.get(words[0]) is value:
+        del magics.ip.user_ns[words[0]]
+    return listing(magics.manager)
+
+
+def _show(magics: SimpleMagics, words: list[str]) -> object:
+    if not words:
+        raise ValueError("usage: %simple show F [VIEW ...]")
+    return Sections(tuple(function_view(magics.manager, words[0], view) for view in (words[1:] or ["mir"])))
+
+
+def _call(magics: SimpleMagics, words: list[str]) -> object:
+    if not words:
+        raise ValueError("usage: %simple call F ARG ...")
+    return magics.manager.execute(words[0], *(magics.value_of(word) for word in words[1:]))
+
+
+def _compare(magics: SimpleMagics, words: list[str]) -> Table:
+    if not words:
+        raise ValueError("usage: %simple compare F ARG ...")
+    return comparison_table(compare(magics.manager, words[0], [magics.value_of(word) for word in words[1:]]))
+
+
+def _ops(_magics: SimpleMagics, words: list[str]) -> object:
+    return opcode_table(words[0] if words else None)
+
+
+def _explain(_magics: SimpleMagics, words: list[str]) -> Code:
+    _exactly(words, 1, "explain CODE")
+    return explanation(words[0])
+
+
+def _export(magics: SimpleMagics, words: list[str]) -> object:
+    words, form = list(words), "unit"
+    if "--to" in words:
+        at = words.index("--to")
+        if at + 1 >= len(words):
+            raise ValueError("usage: %simple export F [--to FORM] [FILE]")
+        form = words[at + 1]
+        del words[at : at + 2]
+    if not 1 <= len(words) <= 2:
+        raise ValueError("usage: %simple export F [--to FORM] [FILE]")
+    content = export(magics.manager, words[0], form)
+    if len(words) == 1:
+        if isinstance(content, bytes):
+            raise ValueError("an object file needs a FILE to go to")
+        return Code(f"{form} of {words[0]}", content)
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    with open(words[1], "wb") as file:
+        file.write(data)
+    return f"{len(data)} bytes written to {words[1]}"
+
+
+def _reset(magics: SimpleMagics, words: list[str]) -> Table:
+    _exactly(words, 0, "reset")
+    magics.manager.cleanup()
+    magics.forget()
+    return status(magics.manager)
+
+
+SUBCOMMANDS: dict[str, Callable[[SimpleMagics, list[str]], object]] = {
+    "status": lambda magics, words: status(magics.manager),
+    "backend": _setting(lambda m: m.backend, lambda m, word: m.set_trait("backend", word), "backend [NAME]"),
+    "semantics": _setting(lambda m: m.semantics, lambda m, word: m.set_trait("semantics", word), "semantics [MODEL]"),
+    "opt": _setting(lambda m: m.opt_level, lambda m, word: m.set_trait("opt_level", int(word)), "opt [0-3]"),
+    "ls": lambda magics, words: listing(magics.manager),
+    "rm": _remove,
+    "show": _show,
+    "call": _call,
+    "compare": _compare,
+    "ops": _ops,
+    "explain": _explain,
+    "export": _export,
+    "reset": _reset,
+    "doctor": lambda magics, words: doctor_report(),
+}
+
+
+def current_magics(shell: InteractiveShell) -> SimpleMagics | None:
+    """Return the loaded extension of a shell, or None."""
+    found = shell.magics_manager.registry.get(SimpleMagics.__name__)
+    return found if isinstance(found, SimpleMagics) else None
+
+
+def completions(magics: SimpleMagics, text: str, line: str) -> list[str]:
+    """Return what can stand at the end of a line inside a `%%simple_jit` cell: opcodes, or names of the session."""
+    words = line.split()
+    if line.startswith("%"):
+        known = ["--backend", "--opt", "--semantics", "--args", "--show", "--expect", "--fuel", "--timeout", "--json", *SUBCOMMANDS]
+    elif not words or (len(words) == 1 and words[0] == text) or "=" in words[-2:]:
+        known = [*USER_OPS, "fn", "struct", "class", "enum", "global", "extern"]
+    else:
+        known = [*magics.manager.session.definitions]
+    return [word for word in known if word.startswith(text)]
+
+
+def _matcher(magics: SimpleMagics) -> Callable:
+    """Return a completion matcher for `%%simple_jit` cells (IPython's matcher API, version 2)."""
+
+    @context_matcher()
+    def simple_magic_matcher(context: CompletionContext) -> SimpleMatcherResult:
+        if not context.full_text.lstrip().startswith("%%simple_jit"):
+            return {"completions": []}
+        line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
+        found = completions(magics, context.token, line)
+        return {"completions": [SimpleCompletion(text=word, type="keyword") for word in found], "suppress": bool(found)}
+
+    return simple_magic_matcher
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics with a shell; a second load changes nothing."""
+    if current_magics(shell) is not None:
+        return
+    magics = SimpleMagics(shell)
+    shell.register_magics(magics)
+    if shell.Completer is not None:
+        magics.matcher = _matcher(magics)
+        shell.Completer.custom_matchers.append(magics.matcher)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Remove the magics, free the manager and every name that the cells bound."""
+    magics = current_magics(shell)
+    if magics is None:
+        return
+    magics.forget()
+    magics.manager.close()
+    if magics.matcher is not None and magics.matcher in shell.Completer.custom_matchers:
+        shell.Completer.custom_matchers.remove(magics.matcher)
+    registry = shell.magics_manager
+    for kind, names in magics.magics.items():
+        for name in names:
+            registry.magics[kind].pop(name, None)
+    registry.registry.pop(SimpleMagics.__name__, None)
+    if magics in shell.configurables:
+        shell.configurables.remove(magics)

@@ -1,0 +1,1 @@
+"""Views: functions from data to text, HTML and pictures. With `magics`, the only part that knows IPython."""

@@ -1,0 +1,153 @@
+"""The extension in real kernels, through jupyter_client."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from simple_magic.kernels import running_kernel
+
+ADD = "%%simple_jit\nfn main(a: i64, b: i64) -> i64:\nentry:\n  c = add a, b\n  ret c\n"
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    with running_kernel() as running:
+        assert running.run("%load_ext simple_magic").error is None
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def clean(request):
+    yield
+    if "kernel" in request.fixturenames:
+        request.getfixturevalue("kernel").run("%simple reset")
+
+
+def test_a_cell_runs_and_its_functions_are_python_callables(kernel):
+    outcome = kernel.run("%%simple_jit main --args 20 22 -o answer\nfn main(a: i64, b: i64) -> i64:\nentry:\n  c = add a, b\n  ret c\n", v="answer", again="main(1, 2)")
+    assert outcome.error is None
+    assert outcome.expressions == {"v": "42", "again": "3"}
+    assert "main() = 42" in outcome.text or "main" in outcome.text
+
+
+def test_an_error_cell_fails_with_our_lines_alone(kernel):
+    outcome = kernel.run("%%simple_jit\nfn f() -> i64:\nentry:\n  x = add 1, 2.5\n  y = frobnicate 1\n  ret x\n")
+    assert outcome.error is not None
+    _, value, traceback = outcome.error
+    shown = "\n".join(traceback)
+    assert "frobnicate" in shown and "^" in shown
+    assert "Traceback" not in shown and ".py" not in shown
+    assert "5" in value.split("\n")[0], "the first line alone names the line"
+
+
+def test_carets_count_lines_as_the_editor_does(kernel):
+    outcome = kernel.run("%%simple_jit\n\nfn main() -> i64:\nentry:\n  x = const 0\n  y = div 1, x\n  ret y\n")
+    shown = "\n".join(outcome.error[2])
+    assert "6 |   y = div 1, x" in shown
+    assert "division_by_zero" in outcome.error[1].split("\n")[0]
+
+
+def test_redefinition_reaches_callers(kernel):
+    kernel.run("%%simple_jit\nfn callee() -> i64:\nentry:\n  ret 1\n")
+    kernel.run("%%simple_jit\nfn caller() -> i64:\nentry:\n  x = call callee()\n  ret x\n")
+    assert kernel.run("", v="caller()").expressions == {"v": "1"}
+    kernel.run("%%simple_jit\nfn callee() -> i64:\nentry:\n  ret 2\n")
+    assert kernel.run("", v="caller()").expressions == {"v": "2"}
+
+
+def test_a_users_name_is_never_taken(kernel):
+    kernel.run("total = 'mine'")
+    outcome = kernel.run("%%simple_jit\nfn total() -> i64:\nentry:\n  ret 1\nfn print() -> i64:\nentry:\n  ret 2\n", v="total", p="print is __builtins__.print")
+    assert outcome.expressions == {"v": "'mine'", "p": "True"}
+    assert "not bound" in outcome.text
+    assert kernel.run("x = %simple call total", v="x").expressions == {"v": "1"}
+
+
+@pytest.mark.parametrize("backend", ["llvm", "interpreter"])
+def test_interrupt_during_an_endless_loop(kernel, backend):
+    kernel.run("%%simple_jit\nglobal g: i64\nfn spin():\nentry:\n  store_global @g, 5\n  goto again\nagain:\n  goto again\nfn peek() -> i64:\nentry:\n  v = load_global @g\n  ret v\n")
+    for _ in range(2):
+        message = kernel.start(f"%simple backend {backend}\nspin()")
+        time.sleep(0.7)
+        start = time.monotonic()
+        kernel.interrupt()
+        outcome = kernel.finish(message, timeout=20)
+        elapsed = time.monotonic() - start
+        assert outcome.error is not None and outcome.error[0] == "KeyboardInterrupt"
+        assert elapsed < 10
+    assert kernel.run("", v="peek()").expressions == {"v": "5"}
+    kernel.run("%simple backend auto")
+
+
+def test_options_that_are_wrong_are_one_line(kernel):
+    for cell in (ADD.replace("jit", "jit --backend gcc", 1), ADD.replace("jit", "jit --show nonsense", 1), "%simple frobnicate", "%simple show", "%simple explain E9999"):
+        outcome = kernel.run(cell)
+        assert outcome.error is not None and outcome.error[0] == "UsageError", cell
+
+
+def test_expectation_fails_the_cell(kernel):
+    good = "fn main() -> f64:\nentry:\n  ret 0.5\n"
+    assert kernel.run("%%simple_jit --expect 0.5\n" + good).error is None
+    outcome = kernel.run("%%simple_jit --expect 0.25\n" + good)
+    assert outcome.error[0] == "ExpectationError"
+
+
+def test_numpy_arrays_are_passed_without_a_copy(kernel):
+    kernel.run("import numpy as np\nxs = np.arange(4.0)")
+    cell = "%%simple_jit\nfn scale(xs: [f64], k: f64):\nentry:\n  x = index_get xs, 3\n  x = mul x, k\n  index_set xs, 3, x\n  ret\n"
+    assert kernel.run(cell).error is None
+    assert kernel.run("scale(xs, 2.0)", v="xs.tolist()").expressions == {"v": "[0.0, 1.0, 2.0, 6.0]"}
+
+
+@pytest.mark.parametrize("command", ["status", "ls", "ops", "ops add", "explain E0101", "doctor", "show main", "show main unit model lowered ir ll asm cfg timings json",
+                                     "call main 1 2", "compare main 1 2", "export main", "semantics value", "semantics reference", "opt 1", "opt 2"])  # fmt: skip
+def test_every_subcommand_answers(kernel, command):
+    kernel.run(ADD)
+    outcome = kernel.run(f"%simple {command}")
+    assert outcome.error is None, outcome.error
+    assert outcome.text
+
+
+def test_names_of_programs_arrive_escaped_in_html(kernel):
+    outcome = kernel.run('%%simple_jit\nfn main() -> text:\nentry:\n  ret "<img src=x onerror=alert(1)>"\n')
+    html = outcome.displayed[-1]["text/html"]
+    assert "<img" not in html and "&lt;img" in html
+
+
+def test_help_is_there(kernel):
+    message = kernel.start("%%simple_jit?")
+    kernel.finish(message)
+    reply = kernel.client.inspect("%%simple_jit", reply=True, timeout=20)
+    assert "--semantics" in str(reply["content"]["data"])
+
+
+def test_completion_inside_a_cell(kernel):
+    code = "%%simple_jit\nfn f():\nentry:\n  x = checked_"
+    reply = kernel.client.complete(code, len(code), reply=True, timeout=20)
+    assert any("checked_add" in match for match in reply["content"]["matches"])
+
+
+def test_unload_and_reload_leave_nothing_behind():
+    with running_kernel() as kernel:
+        kernel.run("before = set(globals()) | {'before'}; magics = {k: sorted(v) for k, v in get_ipython().magics_manager.magics.items()}; matchers = len(get_ipython().Completer.custom_matchers)")
+        for _ in range(2):
+            assert kernel.run("%load_ext simple_magic").error is None
+            assert kernel.run(ADD).error is None
+            assert kernel.run("%unload_ext simple_magic").error is None
+            outcome = kernel.run("", left="'main' in globals()", same="{k: sorted(v) for k, v in get_ipython().magics_manager.magics.items()} == magics",
+                                 matchers="len(get_ipython().Completer.custom_matchers) == matchers")  # fmt: skip
+            assert outcome.expressions == {"left": "False", "same": "True", "matchers": "True"}
+        assert kernel.run("%load_ext simple_magic\n%reload_ext simple_magic").error is None
+        assert kernel.run(ADD, v="main(1, 2)").expressions == {"v": "3"}
+        assert kernel.run("x = 1", v="x").expressions == {"v": "1"}
+
+
+def test_two_kernels_at_once_do_not_see_each_other():
+    with running_kernel() as one, running_kernel() as two:
+        for kernel, value in ((one, 1), (two, 2)):
+            kernel.run("%load_ext simple_magic")
+            kernel.run(f"%%simple_jit\nfn f() -> i64:\nentry:\n  ret {value}\n")
+        assert one.run("", v="f()").expressions == {"v": "1"}
+        assert two.run("", v="f()").expressions == {"v": "2"}
