@@ -145,7 +145,7 @@ def _generate(text: str, pipeline: Pipeline, timer: _Timer, make: Callable[[Any,
         timer.done("codegen")
         return made
     except RuntimeError as error:
-        raise LoweringError([Diagnostic("E0605", f"LLVM refused the unit: {printable(str(error))[:500]}")]) from error
+        raise LoweringError([Diagnostic("E0607", f"LLVM refused the unit: {printable(str(error))[:500]}")]) from error
     finally:
         if module is not None:
             module.close()

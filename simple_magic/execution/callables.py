@@ -93,7 +93,6 @@ def native_target(manager: LocalExecutionManager, compiled: CompiledUnit, name: 
     program = compiled.program
     if program.calls_host or not program.reset_top:  # type: ignore[attr-defined]
         return None
-    written = manager.arrays_written(compiled.unit)
     return Target(
         address=program.address(name),  # type: ignore[attr-defined]
         has_status=name in program.may_trap,  # type: ignore[attr-defined]
@@ -103,7 +102,7 @@ def native_target(manager: LocalExecutionManager, compiled: CompiledUnit, name: 
         stack=manager.limits.stack,
         resets_heap=True,
         releases_gil=name in program.may_run_long,  # type: ignore[attr-defined]
-        writes=[p.type in written for p in manager.definition(name).params],
+        writes=[p.type in compiled.written_arrays for p in manager.definition(name).params],
         keep=compiled,
     )
 

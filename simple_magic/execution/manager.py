@@ -86,6 +86,10 @@ class CompiledUnit:
     options: RunOptions
     timings: dict[str, int]
     items: Mapping[str, object]
+    written_arrays: frozenset[Type]
+    """The array types of which the unit writes elements: a read-only NumPy array of such a type is refused."""
+    keeps_arrays: bool
+    """Whether a global of the unit can hold an array, so that a lent one could outlive the call."""
     active: int = 0
     retired: bool = False
 
@@ -352,7 +356,9 @@ class LocalExecutionManager:
         program = self._engine(options.backend).compile(Unit(module, resolved.key, dict(self._slots)), options.opt_level)
         timings.update(getattr(program, "timings", {}) or {"compile": time.perf_counter_ns() - start})
         items = {item.name: self.session.definitions[item.name].item for item in resolved.module.items}
-        return CompiledUnit(program, resolved, options, timings, items)
+        names = Names.of(resolved.module)
+        keeps = any(_can_hold_array(g.type, names) for g in resolved.module.globals)
+        return CompiledUnit(program, resolved, options, timings, items, written_array_types(resolved.module), keeps)
 
     # Running
 
@@ -397,9 +403,7 @@ class LocalExecutionManager:
                 raise SimpleError("a function that a running program called must use the same back end as the program")
             compiled = self.compiled(name, options)
             names = self.session.names()
-            keeps = self._arrays_kept(compiled.unit)
-            writes = self.arrays_written(compiled.unit)
-            values = [self._argument(function, index, arg, names, writes) for index, arg in enumerate(args)]
+            values = [self._argument(function, index, arg, names, compiled.written_arrays) for index, arg in enumerate(args)]
             self._move_globals(options.backend)
             if outermost:
                 self._host.output.begin()
@@ -413,7 +417,7 @@ class LocalExecutionManager:
                     raise
                 finally:
                     elapsed = time.perf_counter_ns() - start
-                    if lends and keeps:
+                    if lends and compiled.keeps_arrays:
                         warn(f"{name} may keep a NumPy array beyond the call: its globals now hold a copy", CopiedArrayWarning, stacklevel=4)
                         self._detach(options.backend)
             answer = to_python(result, function.result, names)
@@ -510,15 +514,6 @@ class LocalExecutionManager:
     def child(self, backend: str) -> LocalExecutionManager:
         """Return a new, empty manager one level deeper, with the same limits."""
         return LocalExecutionManager(backend, limits=self.limits, depth=self.depth + 1)
-
-    def _arrays_kept(self, unit: ResolvedUnit) -> bool:
-        """Return whether a global of the unit can hold an array of numbers, so that a lent array could outlive the call."""
-        names = Names.of(unit.module)
-        return any(_can_hold_array(g.type, names) for g in unit.module.globals)
-
-    def arrays_written(self, unit: ResolvedUnit) -> frozenset[Type]:
-        """Return the array types of which the unit writes elements: a read-only NumPy array of such a type is refused."""
-        return written_array_types(unit.module)
 
     # Errors
 
