@@ -295,7 +295,7 @@ class LlvmProgram:
             )  # fmt: skip
             self._text, self._symbols = emitted.text, {name: emitted.symbols[name] for name in self.signatures}
             emitted_at = perf_counter_ns()
-            self.pipeline = choose_pipeline(level, sum(len(b.instructions) for f in module.functions for b in f.blocks))
+            self.pipeline = choose_pipeline(level, ((len(f.blocks), sum(len(b.instructions) for b in f.blocks)) for f in module.functions))
             self._code, timings = compile_text(self._text, self.pipeline, self._symbols.values())
         except BaseException:
             backend.callbacks.remove_calls(self._numbers)

@@ -26,29 +26,43 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How to optimise: `name` for display, `codegen` the level of the code generator, `passes` and `vectorise` what runs before it."""
+    """How to optimise. name: for display; codegen: the level of the code generator; passes: names in PASSES, or None for those of O2."""
 
     name: str
     codegen: int
-    passes: str
+    passes: tuple[str, ...] | None
     vectorise: bool = False
 
 
-NO_PASSES = Pipeline("none", 0, "none")
-QUICK = Pipeline("quick", 1, "few")
-SCALAR = Pipeline("O2 without vectorisation", 1, "all")
-FULL = Pipeline("O2", 2, "all", True)
-FOR_RUNTIME = Pipeline("O2", 2, "all")
+PASSES: dict[str, Callable[[Any], None]] = {
+    "sroa": lambda manager: manager.add_sroa_pass(),
+    "instcombine": lambda manager: manager.add_instruction_combine_pass(),
+    "simplifycfg": lambda manager: manager.add_simplify_cfg_pass(),
+}
+"""Function passes, by name: what adds one to a pass manager."""
+
+NO_PASSES = Pipeline("none", 0, ())
+PLAIN = Pipeline("sroa, simplifycfg", 1, ("sroa", "simplifycfg"))
+QUICK = Pipeline("sroa, instcombine, simplifycfg", 1, ("sroa", "instcombine", "simplifycfg"))
+SCALAR = Pipeline("O2 without vectorisation", 1, None)
+FULL = Pipeline("O2", 2, None, vectorise=True)
+FOR_RUNTIME = Pipeline("O2 without vectorisation", 2, None)
 """The runtime's loops are short or dominated by memory: vectorising them would only cost time at the first cell."""
 
-LARGEST_FULL, LARGEST_SCALAR, LARGEST_QUICK = 10_000, 40_000, 150_000
-"""Instructions, after lowering, of the largest unit for which a pipeline is worth its time."""
+LARGEST_FULL, LARGEST_SCALAR, LARGEST_QUICK = 5_000, 15_000, 40_000
+"""Instructions, after lowering, of the largest unit for which a pipeline is worth its time: a few seconds."""
+MOST_SQUARED_BLOCKS = 3_000_000
+"""instcombine sinks a value that only the end of a function needs through one block after the other, so it takes time in the square of the blocks."""
 
 
-def choose_pipeline(level: int, instructions: int) -> Pipeline:
-    """Return the pipeline of optimisation level 0..3 for a unit; large ones get a cheaper one, so that compiling stays a matter of seconds."""
+def choose_pipeline(level: int, functions: Iterable[tuple[int, int]]) -> Pipeline:
+    """Return the pipeline of optimisation level 0..3 for functions of (blocks, instructions), so that compiling takes seconds at most."""
+    sizes = list(functions)
+    instructions = sum(count for _, count in sizes)
     if level == 0 or instructions > LARGEST_QUICK:
         return NO_PASSES
+    if sum(blocks * blocks for blocks, _ in sizes) > MOST_SQUARED_BLOCKS:
+        return PLAIN
     if level == 1 or instructions > LARGEST_SCALAR:
         return QUICK
     return SCALAR if instructions > LARGEST_FULL else FULL
@@ -87,21 +101,18 @@ _machine = cache(_new_machine)
 
 
 def _optimise(module: Any, pipeline: Pipeline) -> None:  # llvmlite has no types.
-    if pipeline.passes == "none":
+    if pipeline.passes == ():
         return
     tuning = llvm.create_pipeline_tuning_options(2)
     tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = pipeline.vectorise
     builder = llvm.create_pass_builder(_machine(pipeline.codegen), tuning)
-    if pipeline.passes == "all":
+    if pipeline.passes is None:
         manager = builder.getModulePassManager()
-    else:
-        manager = llvm.create_new_function_pass_manager()
-        manager.add_sroa_pass()
-        manager.add_instruction_combine_pass()
-        manager.add_simplify_cfg_pass()
-    if pipeline.passes == "all":
         manager.run(module, builder)
     else:
+        manager = llvm.create_new_function_pass_manager()
+        for name in pipeline.passes:
+            PASSES[name](manager)
         for function in module.functions:
             if not function.is_declaration:
                 manager.run(function, builder)

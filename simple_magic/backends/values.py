@@ -355,6 +355,7 @@ class _Reader:
         self.names = names
         self.writes = writes
         self.shared = shared
+        self.layouts: dict[str, _Layout] = {}
 
     def enter(self, source: object, t: Type, target: list, index: int) -> _Frame | None:
         convert = _SCALAR_READERS.get(t)
@@ -365,12 +366,7 @@ class _Reader:
             if source is None:
                 target[index] = None
                 return None
-            inner: list = [None]
-
-            def finish() -> None:
-                target[index] = SomeValue(inner[0])
-
-            return _Frame((source,), (t.inner,), inner, finish, _UNNAMED)
+            return self.read_some(source, t.inner, target, index)
         known = self.shared.get((id(source), t))
         if known is not None:
             if known[1] is _OPEN:
@@ -381,6 +377,29 @@ class _Reader:
         if rule is None:
             raise TypeError(f"{format_type(t)} cannot cross between Python and MIR")
         return rule(self, source, t, target, index)
+
+    def read_some(self, source: object, t: Type, target: list, index: int) -> _Frame | None:
+        inner = [_OPEN]
+        frame = self.enter(source, t, inner, 0)
+        if inner[0] is not _OPEN:
+            target[index] = SomeValue(inner[0])
+            return frame
+        assert frame is not None and frame.finish is not None, "only the end of a frame can fill the place"
+        build = frame.finish
+
+        def finish() -> None:
+            build()
+            target[index] = SomeValue(inner[0])
+
+        frame.finish = finish
+        return frame
+
+    def layout(self, name: str, fields: Sequence[Param]) -> _Layout:
+        """Return what a conversion needs to know of fields, made once per conversion."""
+        known = self.layouts.get(name)
+        if known is None:
+            known = self.layouts[name] = _Layout(name, fields)
+        return known
 
     def make(self, source: object, t: Type, value: object, target: list, index: int) -> None:
         """Put a finished value in its place and remember it."""
@@ -439,19 +458,22 @@ class _Reader:
     def read_named(self, source: object, t: Named, target: list, index: int) -> _Frame | None:
         definition = self.names.types.get(t.name)
         if isinstance(definition, StructDef):
-            value = StructValue(t.name, [None] * len(definition.fields))
-            sources = _field_sources(source, t.name, definition.fields)
+            layout = self.layout(t.name, definition.fields)
+            value = StructValue(t.name, [None] * len(layout.names))
+            sources = _field_sources(source, t.name, layout)
             self.make(source, t, value, target, index)
-            return _Frame(sources, [f.type for f in definition.fields], value.slots, None, [f"field {f.name}" for f in definition.fields])
+            return _Frame(sources, layout.types, value.slots, None, layout.labels)
         if not isinstance(definition, EnumDef):
             raise TypeError(f"type {t.name} is not defined")
-        number, fields = _variant_of(source, definition)
-        sources = _field_sources(source, t.name, fields, variant=True)
+        number = _variant_of(source, definition)
+        variant = definition.variants[number]
+        layout = self.layout(f"{t.name}.{variant.name}", variant.fields)
+        sources = _field_sources(source, t.name, layout)
 
         def build(parts: list) -> EnumValue:
             return EnumValue(t.name, number, tuple(parts))
 
-        return self.later(source, t, build, sources, [f.type for f in fields], target, index, [f"field {f.name}" for f in fields])
+        return self.later(source, t, build, sources, layout.types, target, index, layout.labels)
 
 
 _COMPOSITE_READERS: dict[type, Callable[[_Reader, object, object, list, int], _Frame | None]] = {
@@ -472,52 +494,56 @@ def _elements(source: object, t: Type) -> list:
     return list(source)  # type: ignore[call-overload]
 
 
-def _spell(name: str, fields: Sequence[Param]) -> str:
-    return f"{name}({', '.join(f'{f.name}: {format_type(f.type)}' for f in fields)})"
+class _Layout:
+    """The fields of a struct, class or variant."""
+
+    __slots__ = ("labels", "name", "names", "types")
+
+    def __init__(self, name: str, fields: Sequence[Param]) -> None:
+        self.name = name
+        self.names = tuple(f.name for f in fields)
+        self.types = tuple(f.type for f in fields)
+        self.labels = tuple(f"field {f.name}" for f in fields)
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}: {format_type(t)}' for name, t in zip(self.names, self.types))})"
 
 
-def _field_sources(source: object, name: str, fields: Sequence[Param], variant: bool = False) -> list:
+def _field_sources(source: object, type_name: str, layout: _Layout) -> Sequence:
     """Return the objects in the fields of a record, a mapping or any other object that has them."""
-    expected = f"expected {_spell(name, fields)}"
-    if isinstance(source, Record):
-        if source._mir_type != name:
-            raise TypeError(f"{expected}, got a record of type {source._mir_type}")
-        table: Mapping | None = source.__dict__
-    else:
-        table = source if isinstance(source, Mapping) else None
-    if table is not None:
-        missing = [f.name for f in fields if f.name not in table]
-        if not missing:
-            unknown = set() if isinstance(source, Record) else set(map(str, table)) - {f.name for f in fields} - ({"variant"} if variant else set())
+    try:
+        if isinstance(source, Record):
+            if source._mir_type != type_name:
+                raise TypeError(f"expected {layout}, got a record of type {source._mir_type}")
+            table = source.__dict__
+            return [table[name] for name in layout.names]
+        if isinstance(source, Mapping):
+            sources = [source[name] for name in layout.names]
+            unknown = set(map(str, source)) - {*layout.names, "variant" if "." in layout.name else ""}
             if unknown:
-                raise TypeError(f"{expected}; {name} has no field {', '.join(sorted(unknown))}")
-            return [table[f.name] for f in fields]
-    else:
+                raise TypeError(f"expected {layout}, got a mapping with the unknown field {', '.join(sorted(unknown))}")
+            return sources
         if type(source).__module__ == "builtins":
-            raise TypeError(f'{expected}, got {_got(source)}; pass a dict or Record("{name}", ...)')
-        missing = [f.name for f in fields if not hasattr(source, f.name)]
-        if not missing:
-            return [getattr(source, f.name) for f in fields]
-    raise TypeError(f"{expected}, but {_got(source)} has no field {', '.join(missing)}")
+            raise TypeError(f'expected {layout}, got {_got(source)}; pass a dict or Record("{type_name}", ...)')
+        return [getattr(source, name) for name in layout.names]
+    except (KeyError, AttributeError) as error:
+        missing = error.args[0] if isinstance(error, KeyError) else error.name
+        raise TypeError(f"expected {layout}, but {_got(source)} has no field {missing}") from None
 
 
-def _variant_of(source: object, definition: EnumDef) -> tuple[int, Sequence[Param]]:
-    """Return the number and the fields of the variant that a record, mapping or object names."""
-    name = definition.name
+def _variant_of(source: object, definition: EnumDef) -> int:
+    """Return the number of the variant that a record, mapping or object names."""
     if isinstance(source, Record):
         chosen: object = source._mir_variant
     elif isinstance(source, Mapping):
         chosen = source.get("variant")
     else:
         chosen = getattr(source, "variant", None)
-    for number, variant in enumerate(definition.variants):
-        if isinstance(chosen, str) and variant.name == chosen:
-            return number, variant.fields
-    known = ", ".join(v.name for v in definition.variants)
-    first = _spell("", definition.variants[0].fields)[1:-1] if definition.variants else ""
-    example = f'Record("{name}", "{definition.variants[0].name}"{", ..." if first else ""})' if definition.variants else "one of its variants"
+    names = [variant.name for variant in definition.variants]
+    if isinstance(chosen, str) and chosen in names:
+        return names.index(chosen)
     got = _got(source) if chosen is None else f"variant {_got(chosen)}"
-    raise TypeError(f"expected {name} with one of the variants {known}, got {got}; pass for example {example}")
+    raise TypeError(f'expected {definition.name}, got {got}; pass Record("{definition.name}", variant, ...) with one of the variants {", ".join(names)}')
 
 
 _DTYPES: dict[Type, str] = {
@@ -569,6 +595,7 @@ class _Writer:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.shared: dict[int, object] = {}
+        self.layouts: dict[tuple[str, int], tuple[str | None, _Layout]] = {}
 
     def enter(self, value: object, t: Type, target: list, index: int) -> _Frame | None:
         while isinstance(t, Option):
@@ -611,13 +638,24 @@ class _Writer:
         return _Frame(value, t.elements, parts, lambda: self.make(value, tuple(parts), target, index))
 
     def write_named(self, value: StructValue | EnumValue, t: Named, target: list, index: int) -> _Frame | None:
-        definition = self.names.types[t.name]
-        variant = definition.variants[value.tag] if isinstance(definition, EnumDef) else None  # type: ignore[union-attr]
-        fields = definition.fields if variant is None else variant.fields  # type: ignore[union-attr]
-        made = Record(t.name, variant and variant.name)
+        variant, layout = self.layout(t.name, value.tag if isinstance(value, EnumValue) else -1)
+        made = Record(t.name, variant)
         self.make(value, made, target, index)
-        parts: list = [None] * len(fields)
-        return _Frame(value.slots, [f.type for f in fields], parts, lambda: made.__dict__.update(zip([f.name for f in fields], parts)))
+        parts: list = [None] * len(layout.names)
+        return _Frame(value.slots, layout.types, parts, lambda: made.__dict__.update(zip(layout.names, parts)))
+
+    def layout(self, name: str, tag: int) -> tuple[str | None, _Layout]:
+        """Return the variant, if the type is an enum, and the fields, looked up once per conversion."""
+        known = self.layouts.get((name, tag))
+        if known is None:
+            definition = self.names.types[name]
+            if isinstance(definition, EnumDef):
+                variant = definition.variants[tag]
+                known = variant.name, _Layout(name, variant.fields)
+            else:
+                known = None, _Layout(name, definition.fields)
+            self.layouts[name, tag] = known
+        return known
 
 
 _COMPOSITE_WRITERS: dict[type, Callable[[_Writer, object, object, list, int], _Frame | None]] = {
@@ -677,36 +715,40 @@ def copy_values(values: Mapping[str, object]) -> dict[str, object]:
     shared: dict[int, object] = {}
 
     def enter(value: object, _type: object, target: list, index: int) -> _Frame | None:
-        known = value if type(value) in _LEAVES else shared.get(id(value))
-        if known is not None or value is None:
-            target[index] = known
+        if type(value) in _LEAVES:
+            target[index] = value
+            return None
+        if id(value) in shared:
+            target[index] = shared[id(value)]
             return None
         parts = _parts(value)
         copied: list = [None] * len(parts)
+        build = _IMMUTABLE_COPIES.get(type(value))
+        if build is not None:
 
-        def make(made: object) -> None:
-            shared[id(value)] = target[index] = made
+            def finish() -> None:
+                shared[id(value)] = target[index] = build(value, copied)
 
-        finish = None
-        if isinstance(value, ArrayValue):
-            copied = copied if parts else list(value.items)
-            make(ArrayValue(copied))
-        elif isinstance(value, StructValue):
-            make(StructValue(value.type_name, copied))
-        elif isinstance(value, DictValue):
-            made = DictValue({})
-            make(made)
+            return _Frame(parts, parts, copied, finish)
+        shared[id(value)] = target[index] = made = _empty_copy(value, copied)
+        if isinstance(value, DictValue):
             keys = tuple(value.items)
-            finish = lambda: made.items.update(zip(keys, copied))  # noqa: E731
-        elif isinstance(value, PtrValue):
-            raise AssertionError("pointers do not outlive a call")
-        else:
-            finish = lambda: make(_IMMUTABLE_COPIES[type(value)](value, copied))  # noqa: E731
-        return _Frame(parts, parts, copied, finish)
+            return _Frame(parts, parts, copied, lambda: made.items.update(zip(keys, copied)))
+        return _Frame(parts, parts, copied)
 
     result: list = [None] * len(values)
     _walk(_Frame(tuple(values.values()), (None,) * len(values), result), enter)
     return dict(zip(values, result))
+
+
+def _empty_copy(value: object, copied: list) -> ArrayValue | StructValue | DictValue:
+    """Return the copy of a value that can be referred to before its parts are there; they come into `copied`."""
+    if isinstance(value, ArrayValue):
+        return ArrayValue(copied if copied else list(value.items))
+    if isinstance(value, StructValue):
+        return StructValue(value.type_name, copied)
+    assert isinstance(value, DictValue), f"a {type(value).__name__} does not outlive a call"
+    return DictValue({})
 
 
 _IMMUTABLE_COPIES: dict[type, Callable] = {

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..mir.jsonform import to_json_text
 from ..mir.text import format_item, format_text
-from .manager import LocalExecutionManager, RunOptions
+
+if TYPE_CHECKING:
+    from .manager import LocalExecutionManager, RunOptions
 
 
 def mir_text(manager: LocalExecutionManager, name: str, options: RunOptions) -> str:

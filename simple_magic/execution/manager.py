@@ -21,7 +21,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
 from io import StringIO
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from warnings import warn
 
 from ..backends import numbers
@@ -29,6 +29,7 @@ from ..backends.base import Backend, Limits, Program, Unit
 from ..backends.interpreter import Interpreter, zero_value
 from ..backends.interrupt import InterruptFlag
 from ..backends.values import copy_values, detach_lent, from_python, is_lent, to_python
+from ..backends.wrapper import CallState
 from ..mir.analysis import local_types
 from ..mir.diagnostics import Diagnostic, LoweringError, MirError, Origin, ParseError, SimpleError, Span, Trap
 from ..mir.jsonform import from_json
@@ -40,14 +41,12 @@ from ..mir.types import Array, FixedArray, Fn, Named, Ptr, Type, format_type, wa
 from ..passes.fuel import add_fuel
 from ..passes.semantics import MODELS, apply_semantics
 from . import externs
+from .callables import make_live_callable
 from .defaults import ENGINE_NAMES, choose_backend
 from .output import Output
 from .ownership import Ownership
 from .results import CodeInfo, CopiedArrayWarning, ExecutionResult
 from .session import Definition, ResolvedUnit, Session
-
-if TYPE_CHECKING:
-    from ..backends.wrapper import CallState
 
 DEFAULT_SEMANTICS = "reference"
 OPT_LEVELS = (0, 1, 2, 3)
@@ -214,8 +213,6 @@ class LocalExecutionManager:
     def call_state(self) -> CallState:
         """What the native callables of this manager share."""
         if self._call_state is None:
-            from ..backends.wrapper import CallState
-
             self._call_state = CallState(self._host.flag)
         return self._call_state
 
@@ -457,8 +454,6 @@ class LocalExecutionManager:
     def function(self, name: str) -> Callable[..., object]:
         """Return a live callable: it always runs the current definition on the manager's current back end. Raises: MirError for an unknown name."""
         self._find(name)
-        from .callables import make_live_callable
-
         made = make_live_callable(self, name)
         self._callables.add(made)
         return made

@@ -1,0 +1,116 @@
+"""The command line, as a user runs it: exit status, standard output, standard error, never a Python traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from simple_magic.__main__ import main
+
+GOOD = "fn main() -> i64:\nentry:\n  ret 42\n\nfn half(x: f64) -> f64:\nentry:\n  y = div x, 2.0\n  ret y\n"
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / "good.mir"
+    path.write_text(GOOD)
+    return str(path)
+
+
+@pytest.fixture
+def bad(tmp_path):
+    path = tmp_path / "bad.mir"
+    path.write_text("fn main() -> i64:\nentry:\n  x = add 1, 2.0\n  frobnicate\n  ret x\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("backend", ["interpreter", "llvm"])
+def test_run(good, capsys, backend):
+    assert main(["run", good, "--backend", backend]) == 0
+    assert capsys.readouterr().out == "42\n"
+    assert main(["run", good, "half", "3.0", "--backend", backend]) == 0
+    assert capsys.readouterr().out == "1.5\n"
+
+
+def test_run_reports_wrong_arguments_and_unknown_functions(good, capsys):
+    assert main(["run", good, "half"]) == 2
+    assert "takes 1 argument" in capsys.readouterr().err
+    assert main(["run", good, "hafl", "1.0"]) == 1
+    assert "did you mean `half`" in capsys.readouterr().err
+
+
+def test_run_reports_a_trap_with_its_place(tmp_path, capsys):
+    path = tmp_path / "trap.mir"
+    path.write_text("fn main() -> i64:\nentry:\n  x = div 1, 0\n  ret x\n")
+    assert main(["run", str(path)]) == 3
+    assert "division_by_zero" in capsys.readouterr().err
+
+
+def test_check_reports_every_mistake(good, bad, capsys):
+    assert main(["check", good]) == 0
+    assert main(["check", good, bad]) == 1
+    out = capsys.readouterr().out
+    assert "good.mir: ok" in out and "frobnicate" in out and "^" in out
+
+
+def test_fmt_keeps_comments_and_is_stable(tmp_path, capsys):
+    path = tmp_path / "f.mir"
+    path.write_text("# what it does\nfn f( )->i64 :\nentry :\n ret   1   # one\n")
+    assert main(["fmt", "--check", str(path)]) == 1
+    assert main(["fmt", str(path)]) == 0
+    text = path.read_text()
+    assert "# what it does" in text and "# one" in text
+    assert main(["fmt", "--check", str(path)]) == 0
+    assert path.read_text() == text
+
+
+def test_json_there_and_back(good, tmp_path, capsys):
+    assert main(["json", good]) == 0
+    text = capsys.readouterr().out
+    assert json.loads(text)["version"] == 1
+    path = tmp_path / "good.json"
+    path.write_text(text)
+    assert main(["json", "--back", str(path)]) == 0
+    assert capsys.readouterr().out.strip() == GOOD.strip()
+    assert main(["run", str(path)]) == 0
+
+
+def test_ops_explain_doctor(capsys):
+    assert main(["ops"]) == 0
+    assert main(["ops", "checked_add"]) == 0
+    assert "integer_overflow" in capsys.readouterr().out
+    assert main(["ops", "chekced_add"]) == 1
+    assert "checked_add" in capsys.readouterr().err
+    assert main(["explain", "e0101"]) == 0
+    assert "Wrong" in capsys.readouterr().out
+    assert main(["explain", "E9999"]) == 1
+    assert main(["doctor"]) == 0
+    assert "works" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["run", "no/such/file.mir"], ["check", "no/such/file.mir"], ["fmt", "no/such/file.mir"], ["json", "no/such/file.mir"]])
+def test_a_missing_file_is_one_line(arguments):
+    done = subprocess.run([sys.executable, "-m", "simple_magic", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no/such/file.mir" in done.stderr + done.stdout and "Traceback" not in done.stderr
+
+
+def test_standard_input():
+    done = subprocess.run([sys.executable, "-m", "simple_magic", "run", "-"], input=GOOD, capture_output=True, text=True, check=True)
+    assert done.stdout == "42\n"
+
+
+def test_the_demo_prints_the_table_and_the_path_of_its_report(tmp_path, capsys):
+    report = tmp_path / "report.html"
+    assert main(["demo", "--output", str(report)]) == 0
+    out = capsys.readouterr().out
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in out.splitlines() if line.startswith(("class", "struct"))}
+    assert rows["class", "value"] == ["0.0", "0.0", "0.0", "lost"]
+    assert rows["class", "reference"] == rows["class", "contract"] == ["2.5", "2.5", "2.5", "arrived"]
+    assert rows["struct", "contract"] == ["0.0", "0.0", "0.0", "lost"]
+    assert len(rows) == 12 and str(report) in out
+    html = report.read_text()
+    assert "<table>" in html and "http" not in html and "<script" not in html
