@@ -108,9 +108,9 @@ def test_the_demo_prints_the_table_and_the_path_of_its_report(tmp_path, capsys):
     assert main(["demo", "--output", str(report)]) == 0
     out = capsys.readouterr().out
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in out.splitlines() if line.startswith(("class", "struct"))}
-    assert rows["class", "value"] == ["0.0", "0.0", "0.0", "lost"]
-    assert rows["class", "reference"] == rows["class", "contract"] == ["2.5", "2.5", "2.5", "arrived"]
-    assert rows["struct", "contract"] == ["0.0", "0.0", "0.0", "lost"]
+    assert rows["class", "value"] == ["0.0", "0.0", "0.0", "agree"]
+    assert rows["class", "reference"] == rows["class", "contract"] == ["2.5", "2.5", "2.5", "agree"]
+    assert rows["struct", "contract"] == ["0.0", "0.0", "0.0", "agree"]
     assert len(rows) == 12 and str(report) in out
     html = report.read_text()
     assert "<table>" in html and "http" not in html and "<script" not in html

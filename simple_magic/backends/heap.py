@@ -313,18 +313,26 @@ def _plain_option(codec: Codec, inner: Type) -> tuple[Writer, Reader]:
 
 
 def _boxed_option(codec: Codec, inner: Type) -> tuple[Writer, Reader]:
+    """Boxes are shared as they were: an array may hold one box many times."""
     write_inner, read_inner = codec.writer(inner), codec.reader(inner)
 
     def write(e: _Encoder, value: SomeValue | None) -> int:
         if value is None:
             return 0
-        offset = e.allocate(BOX_SIZE)
-        e.words[offset >> 3] = KIND_BOX
-        e.words[(offset + BOX_VALUE) >> 3] = write_inner(e, value.value)
+        offset = e.memo.get(id(value))
+        if offset is None:
+            offset = e.memo[id(value)] = e.allocate(BOX_SIZE)
+            e.words[offset >> 3] = KIND_BOX
+            e.words[(offset + BOX_VALUE) >> 3] = write_inner(e, value.value)
         return offset
 
-    def read(d: _Decoder, word: int) -> SomeValue | None:
-        return SomeValue(read_inner(d, d.words[(word + BOX_VALUE) >> 3])) if word else None
+    def read(d: _Decoder, word: int) -> object:
+        if not word:
+            return None
+        value = d.memo.get(word)
+        if value is None:
+            value = d.memo[word] = SomeValue(read_inner(d, d.words[(word + BOX_VALUE) >> 3]))
+        return value
 
     return write, read  # type: ignore[return-value]
 
