@@ -202,7 +202,7 @@ def test_structs():
     assert repr(point) == "Point(x=1.0, y=2.0)"
     assert point == point and point != there_and_back(point, "Point")
     fails({"x": 1}, "Point", "no field y")
-    fails({"x": 1, "y": 2, "z": 3}, "Point", "no field z")
+    fails({"x": 1, "y": 2, "z": 3}, "Point", "unknown field z")
     fails(types.SimpleNamespace(x=1), "Point", "no field y")
     fails(Record("Shape", "Circle", r=1.0), "Point", "type Shape")
     fails(3.0, "Point", "Point(x: f64, y: f64)", 'Record("Point", ...)')
@@ -264,12 +264,12 @@ def test_identity_and_cycles():
 
 def test_very_deep_values():
     node = None
-    for i in range(200_000):
+    for i in range(100_000):
         node = Record("Node", value=i, next=node)
     value = read(node, "Node?")
     copied = copy_values({"a": value})["a"]
     back = to_python(copied, parse_type("Node?"), NAMES)
-    assert back.value == 199_999 and back.next.next.value == 199_997
+    assert back.value == 99_999 and back.next.next.value == 99_997
     assert len(repr(back)) < 500 and not is_lent(value)
     deep = Record("Node", value="x", next=None)
     for i in range(1000):

@@ -262,7 +262,7 @@ class LlvmProgram:
     """A compiled unit.
 
     For native callers: `address(function)`; the functions in `may_trap` return {value, status}, those in `may_run_long` should run without the GIL;
-    if `reset_top`, a call leaves nothing on the heap that is still needed. For display: `llvm_ir`, `optimized_ir`, `assembly`, `lowered_text`,
+    if `reset_top`, a call leaves nothing on the heap that is still needed; `calls_host` tells whether host calls occur. For display: `llvm_ir`, `optimized_ir`, `assembly`, `lowered_text`,
     `object_code`, `pipeline` and `timings` (nanoseconds by stage).
     """
 
@@ -276,6 +276,7 @@ class LlvmProgram:
         module = self._lowered.module
         self.signatures = self._lowered.signatures
         self.sites = SiteTable()
+        self.calls_host = bool(self._lowered.host_calls)
         self.keeps_objects = touches_globals(unit.module, self.names)
         self.reset_top = not self.keeps_objects and all(call.name in INTERNAL_CALLS for call in self._lowered.host_calls)
         self.calls_host = bool(self._lowered.host_calls)

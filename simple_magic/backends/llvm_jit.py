@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
+from llvmlite.binding.newpassmanagers import NewPassManager
 
 from ..mir.diagnostics import Diagnostic, LoweringError, printable
 
@@ -39,7 +40,7 @@ PASSES: dict[str, Callable[[Any], None]] = {
     "instcombine": lambda manager: manager.add_instruction_combine_pass(),
     "simplifycfg": lambda manager: manager.add_simplify_cfg_pass(),
 }
-"""Function passes, by name: what adds one to a pass manager."""
+"""Passes by name: what adds one to a pass manager."""
 
 NO_PASSES = Pipeline("none", 0, ())
 PLAIN = Pipeline("sroa, simplifycfg", 1, ("sroa", "simplifycfg"))
@@ -100,24 +101,48 @@ def _new_machine(codegen: int) -> Any:  # llvmlite has no types.
 _machine = cache(_new_machine)
 
 
+class _PassBuilder:
+    """A pass builder for some runs: llvmlite leaks a part of each builder, and each run leaves callbacks behind in it."""
+
+    RUNS = 32
+
+    def __init__(self, codegen: int, vectorise: bool) -> None:
+        self._codegen, self._vectorise = codegen, vectorise
+        self._builder: Any = None  # llvmlite has no types.
+        self._runs = 0
+
+    def get(self) -> Any:  # llvmlite has no types.
+        """Return the builder, a new one from time to time."""
+        if self._runs % self.RUNS == 0:
+            tuning = llvm.create_pipeline_tuning_options(2)
+            tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = self._vectorise
+            self._builder = llvm.create_pass_builder(_machine(self._codegen), tuning)
+        self._runs += 1
+        return self._builder
+
+
+_pass_builder = cache(_PassBuilder)
+_optimising = threading.Lock()
+
+
 def _optimise(module: Any, pipeline: Pipeline) -> None:  # llvmlite has no types.
     if pipeline.passes == ():
         return
-    tuning = llvm.create_pipeline_tuning_options(2)
-    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = pipeline.vectorise
-    builder = llvm.create_pass_builder(_machine(pipeline.codegen), tuning)
-    if pipeline.passes is None:
-        manager = builder.getModulePassManager()
+    with _optimising:
+        builder = _pass_builder(pipeline.codegen, pipeline.vectorise).get()
+        if pipeline.passes is None:
+            manager = builder.getModulePassManager()
+        else:
+            manager = llvm.create_new_module_pass_manager()
+            for name in pipeline.passes:
+                PASSES[name](manager)
         manager.run(module, builder)
-    else:
-        manager = llvm.create_new_function_pass_manager()
-        for name in pipeline.passes:
-            PASSES[name](manager)
-        for function in module.functions:
-            if not function.is_declaration:
-                manager.run(function, builder)
-    manager.close()
-    builder.close()
+        # llvmlite derives its pass managers from two classes of which the first hides how the second frees them.
+        if type(manager)._dispose is llvm.ffi.ObjectRef._dispose:
+            NewPassManager._dispose(manager)
+            manager.detach()
+        else:
+            manager.close()
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,26 @@ element's own dtype is lent: the program works in its memory. One conversion kee
 from __future__ import annotations
 
 import ctypes
+import gc
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
 
 from ..mir.model import EnumDef, Param, StructDef
 from ..mir.resolve import Names
 from ..mir.types import (
-    BOOL, CHAR, F32, F64, FLOATS, INTEGERS, TEXT, UNIT, Array, Dict, FixedArray, Fn, Named, Option, Primitive, Ptr, Tuple, Type, format_type,
-    integer_range, is_integer,
+    BOOL, CHAR, F32, F64, INTEGERS, TEXT, UNIT, Array, Dict, FixedArray, Named, Option, Primitive, Tuple, Type, format_type,
+    integer_range,
 )  # fmt: skip
 
 
 class ArrayValue:
     """An array. `items` is a list, or a memoryview of a lent NumPy array (`growable` is then False)."""
 
-    __slots__ = ("items", "growable")
+    __slots__ = ("growable", "items")
 
     def __init__(self, items: list | memoryview, growable: bool = True) -> None:
         self.items = items
@@ -51,7 +54,7 @@ class DictValue:
 class StructValue:
     """An object of a struct or class: one slot per field, in declaration order."""
 
-    __slots__ = ("type_name", "slots")
+    __slots__ = ("slots", "type_name")
 
     def __init__(self, type_name: str, slots: list) -> None:
         self.type_name = type_name
@@ -149,43 +152,65 @@ def _show(value: object, depth: int) -> str:
 
 
 class _Frame:
-    """Values still to convert: each of `sources`, of the type beside it, goes into the same place of `target`; then `finish` is called."""
+    """Values still to convert, as an iterator of (source, plan, key): what becomes of the source goes to `target[key]`; at the end `finish` is called.
 
-    __slots__ = ("finish", "index", "labels", "sources", "target", "types")
+    describe: what to call the place `key` in a message.
+    """
 
-    def __init__(self, sources: Sequence, types: Sequence, target: list, finish: Callable[[], None] | None = None, labels: Sequence[str] | None = None) -> None:
-        self.sources = sources
-        self.types = types
+    __slots__ = ("describe", "finish", "key", "steps", "target")
+
+    def __init__(self, sources: Iterable, plans: Iterable, target: Any, keys: Iterable, describe: Callable, finish: Callable[[], None] | None = None) -> None:
+        self.steps = zip(sources, plans, keys)
         self.target = target
+        self.describe = describe
         self.finish = finish
-        self.labels = labels
-        self.index = 0
+        self.key: object = None
 
 
-_Enter = Callable[[object, object, list, int], "_Frame | None"]
+_Plan = Callable[[Any, Any, Any], "_Frame | None"]
+"""How values of one type are converted: `plan(source, target, key)` fills `target[key]`, now or at the end of the frame that it returns."""
 
 
-def _walk(frame: _Frame, enter: _Enter) -> None:
-    """Convert everything in `frame`. `enter(source, type, target, index)` fills the target, or returns a frame that will."""
-    stack = [frame]
+def _walk(source: object, plan: _Plan) -> object:
+    """Return what becomes of the source.
+
+    Garbage collection waits meanwhile: what is made here stays, and to look at all of it again and again would take most of the time.
+    """
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _walk_frames(source, plan)
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+def _walk_frames(source: object, plan: _Plan) -> object:
+    result: list = [None]
+    frame = _Frame((source,), (plan,), result, (0,), _no_name)
+    stack, key = [frame], None
     try:
         while stack:
             frame = stack[-1]
-            index = frame.index
-            if index == len(frame.sources):
+            target = frame.target
+            for source, plan, key in frame.steps:
+                inner = plan(source, target, key)
+                if inner is not None:
+                    frame.key = key
+                    stack.append(inner)
+                    break
+            else:
                 stack.pop()
                 if frame.finish is not None:
                     frame.finish()
-                continue
-            frame.index = index + 1
-            inner = enter(frame.sources[index], frame.types[index], frame.target, index)
-            if inner is not None:
-                stack.append(inner)
     except (TypeError, OverflowError) as error:
+        if stack:
+            stack[-1].key = key
         where = _where(stack)
         if not where:
             raise
         raise _located(error, where) from None
+    return result[0]
 
 
 def _located(error: Exception, where: str) -> Exception:
@@ -195,17 +220,42 @@ def _located(error: Exception, where: str) -> Exception:
 
 def _where(stack: list[_Frame]) -> str:
     """Return the way from the outermost value to the one that is being converted."""
-    steps = [_step(f) for f in (stack if len(stack) <= 9 else [*stack[:5], *stack[-4:]])]
+    shown = stack if len(stack) <= 9 else [*stack[:5], *stack[-4:]]
+    steps = [f.describe(f.key) for f in shown]
     if len(stack) > 9:
         steps[5:5] = [f"... {len(stack) - 9} more ..."]
     return ", ".join(filter(None, steps))
 
 
-def _step(frame: _Frame) -> str:
-    return f"element {frame.index - 1}" if frame.labels is None else frame.labels[frame.index - 1]
+def _no_name(_key: object) -> str:
+    return ""
 
 
-_UNNAMED = ("",)
+def _element(key: int) -> str:
+    return f"element {key}"
+
+
+def _dict_key(key: object) -> str:
+    return f"key {_got(key)}"
+
+
+class _Layout:
+    """The fields of a struct, class or variant. `plans` is filled in when the first value comes."""
+
+    __slots__ = ("fields", "keys", "name", "names", "plans")
+
+    def __init__(self, name: str, fields: Sequence[Param]) -> None:
+        self.name = name
+        self.fields = fields
+        self.names = tuple(f.name for f in fields)
+        self.keys = range(len(fields))
+        self.plans: tuple[_Plan, ...] | None = None
+
+    def describe(self, key: int) -> str:
+        return f"field {self.names[key]}"
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{f.name}: {format_type(f.type)}' for f in self.fields)})"
 
 
 # From Python
@@ -221,10 +271,7 @@ def from_python(source: object, t: Type, names: Names, *, writes: bool = True, s
     convert = _SCALAR_READERS.get(t)
     if convert is not None:
         return convert(source)
-    result: list = [None]
-    reader = _Reader(names, writes, {} if shared is None else shared)
-    _walk(_Frame((source,), (t,), result, None, _UNNAMED), reader.enter)
-    return result[0]
+    return _walk(source, _Reader(names, writes, {} if shared is None else shared).plan(t))
 
 
 _GOT_LENGTH = 40
@@ -274,12 +321,12 @@ def _integer_reader(t: Type) -> Callable[[object], int]:
 def _read_f64(source: object) -> float:
     if type(source) is float:
         return source
-    if not isinstance(source, bool):
-        if isinstance(source, (float, int)) or _is_numpy_number(source) or hasattr(type(source), "__index__"):
-            try:
-                return float(source)  # type: ignore[arg-type]
-            except OverflowError:
-                raise OverflowError(f"{_got(source)} is too large for a float") from None
+    is_number = isinstance(source, (float, int)) or _is_numpy_number(source) or hasattr(type(source), "__index__")
+    if is_number and not isinstance(source, bool):
+        try:
+            return float(source)  # type: ignore[arg-type]
+        except OverflowError:
+            raise OverflowError(f"{_got(source)} is too large for a float") from None
     raise TypeError(f"expected a float, got {_got(source)}; pass {'float(x)' if isinstance(source, (bool, str)) else 'a float or an int'}")
 
 
@@ -323,7 +370,7 @@ _SCALAR_READERS: dict[Type, Callable[[object], object]] = {
     **{t: _integer_reader(t) for t in INTEGERS}, F64: _read_f64, F32: _read_f32, BOOL: _read_bool, CHAR: _read_char, TEXT: _read_text, UNIT: _read_unit,
 }  # fmt: skip
 
-_PYTHON_TYPES: dict[Type, type] = {**{t: int for t in INTEGERS}, F64: float, BOOL: bool}
+_PYTHON_TYPES: dict[Type, type] = {**dict.fromkeys(INTEGERS, int), F64: float, BOOL: bool}
 
 
 def _read_scalars(items: list, t: Type) -> list:
@@ -345,140 +392,195 @@ def _read_scalars(items: list, t: Type) -> list:
 
 
 _OPEN = object()
-"""Stands in `shared` for a tuple or enum whose parts are being converted."""
+"""Stands for a tuple or enum whose parts are being converted."""
 
 
 class _Reader:
-    """One conversion from Python. `shared` maps (id, type) to the object and its value."""
+    """One conversion from Python. `shared` maps a type to what was converted to it: id to (object, value)."""
 
-    def __init__(self, names: Names, writes: bool, shared: dict) -> None:
+    def __init__(self, names: Names, writes: bool, shared: dict[Type, dict[int, tuple]]) -> None:
         self.names = names
         self.writes = writes
         self.shared = shared
-        self.layouts: dict[str, _Layout] = {}
+        self.plans: dict[Type, _Plan] = {}
 
-    def enter(self, source: object, t: Type, target: list, index: int) -> _Frame | None:
+    def plan(self, t: Type) -> _Plan:
+        """Return how objects become values of type `t`."""
+        known = self.plans.get(t)
+        if known is None:
+            known = self.plans[t] = self.new_plan(t)
+        return known
+
+    def new_plan(self, t: Type) -> _Plan:
         convert = _SCALAR_READERS.get(t)
         if convert is not None:
-            target[index] = convert(source)
-            return None
+            return _scalar_plan(convert)
         if isinstance(t, Option):
-            if source is None:
-                target[index] = None
-                return None
-            return self.read_some(source, t.inner, target, index)
-        known = self.shared.get((id(source), t))
-        if known is not None:
-            if known[1] is _OPEN:
-                raise TypeError(f"a value of {format_type(t)} cannot contain itself")
-            target[index] = known[1]
-            return None
-        rule = _COMPOSITE_READERS.get(type(t))
+            return _some_plan(self.plan(t.inner))
+        rule = _READ_RULES.get(type(t))
         if rule is None:
             raise TypeError(f"{format_type(t)} cannot cross between Python and MIR")
-        return rule(self, source, t, target, index)
+        make = rule(self, t)
+        memo = self.shared.setdefault(t, {})
 
-    def read_some(self, source: object, t: Type, target: list, index: int) -> _Frame | None:
+        def enter(source: object, target: Any, key: Any) -> _Frame | None:
+            known = memo.get(id(source))
+            if known is None:
+                return make(source, target, key, memo)
+            if known[1] is _OPEN:
+                raise TypeError(f"a value of {format_type(t)} cannot contain itself")
+            target[key] = known[1]
+            return None
+
+        return enter
+
+    def array_rule(self, t: Array | FixedArray) -> _Make:
+        is_scalar, element = t.element in _SCALAR_READERS, self.plan(t.element)
+
+        def make(source: Any, target: Any, key: Any, memo: dict) -> _Frame | None:
+            numpy = sys.modules.get("numpy")
+            is_numpy = numpy is not None and isinstance(source, numpy.ndarray)
+            items: list = []
+            if is_numpy and t.element in _DTYPES:
+                value = ArrayValue(_lend(source, t, self.writes), growable=False)
+            else:
+                if is_numpy and source.ndim != 1:
+                    raise TypeError(f"expected {format_type(t)}, got an array of {source.ndim} dimensions; pass x.tolist()")
+                items = _elements(source, t)
+                value = ArrayValue(_read_scalars(items, t.element) if is_scalar else [None] * len(items))
+            if isinstance(t, FixedArray) and len(value.items) != t.length:
+                raise TypeError(f"expected {t.length} elements for {format_type(t)}, got {len(value.items)}")
+            memo[id(source)] = source, value
+            target[key] = value
+            return None if is_scalar else _Frame(items, repeat(element), value.items, range(len(items)), _element)
+
+        return make
+
+    def dict_rule(self, t: Dict) -> _Make:
+        read_key, item = _SCALAR_READERS[t.key], self.plan(t.value)
+
+        def make(source: Any, target: Any, key: Any, memo: dict) -> _Frame | None:
+            if not isinstance(source, Mapping):
+                raise TypeError(f"expected {format_type(t)}, got {_got(source)}; pass a dict")
+            keys, sources = [], []
+            for name, held in source.items():
+                try:
+                    keys.append(read_key(name))
+                except (TypeError, OverflowError) as error:
+                    raise _located(error, f"key number {len(keys) + 1}") from None
+                sources.append(held)
+            value = DictValue({})
+            memo[id(source)] = source, value
+            target[key] = value
+            return _Frame(sources, repeat(item), value.items, keys, _dict_key)
+
+        return make
+
+    def tuple_rule(self, t: Tuple) -> _Make:
+        plans = [self.plan(e) for e in t.elements]
+
+        def make(source: Any, target: Any, key: Any, memo: dict) -> _Frame | None:
+            if isinstance(source, str) or not isinstance(source, Sequence):
+                raise TypeError(f"expected {format_type(t)}, got {_got(source)}; pass a tuple")
+            if len(source) != len(plans):
+                raise TypeError(f"expected {len(plans)} elements for {format_type(t)}, got {len(source)}")
+            return _built_last(tuple, source, tuple(source), plans, _element, target, key, memo)
+
+        return make
+
+    def named_rule(self, t: Named) -> _Make:
+        definition = self.names.types.get(t.name)
+        if isinstance(definition, StructDef):
+            return self.struct_rule(definition)
+        if isinstance(definition, EnumDef):
+            return self.enum_rule(definition)
+        raise TypeError(f"type {t.name} is not defined")
+
+    def struct_rule(self, definition: StructDef) -> _Make:
+        name, layout = definition.name, _Layout(definition.name, definition.fields)
+
+        def make(source: Any, target: Any, key: Any, memo: dict) -> _Frame | None:
+            sources = _field_sources(source, name, layout)
+            slots: list = [None] * len(sources)
+            value = StructValue(name, slots)
+            memo[id(source)] = source, value
+            target[key] = value
+            return _Frame(sources, self.field_plans(layout), slots, layout.keys, layout.describe)
+
+        return make
+
+    def enum_rule(self, definition: EnumDef) -> _Make:
+        name = definition.name
+        layouts = [_Layout(f"{name}.{v.name}", v.fields) for v in definition.variants]
+
+        def make(source: Any, target: Any, key: Any, memo: dict) -> _Frame | None:
+            number = _variant_of(source, definition)
+            layout = layouts[number]
+            sources = _field_sources(source, name, layout)
+            return _built_last(
+                lambda parts: EnumValue(name, number, tuple(parts)), source, sources, self.field_plans(layout), layout.describe, target, key, memo,
+            )  # fmt: skip
+
+        return make
+
+    def field_plans(self, layout: _Layout) -> tuple[_Plan, ...]:
+        if layout.plans is None:
+            layout.plans = tuple(self.plan(f.type) for f in layout.fields)
+        return layout.plans
+
+
+_Make = Callable[[Any, Any, Any, dict], "_Frame | None"]
+"""Like a plan, for an object that was not converted yet: it is remembered in the dict."""
+
+_READ_RULES: dict[type, Callable[[_Reader, Any], _Make]] = {
+    Array: _Reader.array_rule, FixedArray: _Reader.array_rule, Dict: _Reader.dict_rule, Tuple: _Reader.tuple_rule, Named: _Reader.named_rule,
+}  # fmt: skip
+
+
+def _scalar_plan(convert: Callable[[object], object]) -> _Plan:
+    def enter(source: object, target: Any, key: Any) -> None:
+        target[key] = convert(source)
+
+    return enter
+
+
+def _some_plan(plan: _Plan) -> _Plan:
+    """Return how objects become options."""
+
+    def enter(source: object, target: Any, key: Any) -> _Frame | None:
+        if source is None:
+            target[key] = None
+            return None
         inner = [_OPEN]
-        frame = self.enter(source, t, inner, 0)
+        frame = plan(source, inner, 0)
         if inner[0] is not _OPEN:
-            target[index] = SomeValue(inner[0])
+            target[key] = SomeValue(inner[0])
             return frame
         assert frame is not None and frame.finish is not None, "only the end of a frame can fill the place"
         build = frame.finish
 
         def finish() -> None:
             build()
-            target[index] = SomeValue(inner[0])
+            target[key] = SomeValue(inner[0])
 
         frame.finish = finish
         return frame
 
-    def layout(self, name: str, fields: Sequence[Param]) -> _Layout:
-        """Return what a conversion needs to know of fields, made once per conversion."""
-        known = self.layouts.get(name)
-        if known is None:
-            known = self.layouts[name] = _Layout(name, fields)
-        return known
-
-    def make(self, source: object, t: Type, value: object, target: list, index: int) -> None:
-        """Put a finished value in its place and remember it."""
-        self.shared[id(source), t] = (source, value)
-        target[index] = value
-
-    def later(self, source: object, t: Type, build: Callable[[list], object], sources: Sequence, types: Sequence, target: list, index: int,
-              labels: Sequence[str]) -> _Frame:  # fmt: skip
-        """Return the frame for a value that can only be built from its finished parts."""
-        self.shared[id(source), t] = (source, _OPEN)
-        parts: list = [None] * len(sources)
-        return _Frame(sources, types, parts, lambda: self.make(source, t, build(parts), target, index), labels)
-
-    def read_array(self, source: object, t: Array | FixedArray, target: list, index: int) -> _Frame | None:
-        numpy = sys.modules.get("numpy")
-        is_numpy = numpy is not None and isinstance(source, numpy.ndarray)
-        if is_numpy and t.element in _DTYPES:
-            value = ArrayValue(_lend(source, t, self.writes), growable=False)
-            items: list = []
-        else:
-            if is_numpy and source.ndim != 1:  # type: ignore[attr-defined]
-                raise TypeError(f"expected {format_type(t)}, got an array of {source.ndim} dimensions; pass x.tolist()")  # type: ignore[attr-defined]
-            items = _elements(source, t)
-            value = ArrayValue(_read_scalars(items, t.element) if t.element in _SCALAR_READERS else [None] * len(items))
-        if isinstance(t, FixedArray) and len(value.items) != t.length:
-            raise TypeError(f"expected {t.length} elements for {format_type(t)}, got {len(value.items)}")
-        self.make(source, t, value, target, index)
-        if t.element in _SCALAR_READERS:
-            return None
-        return _Frame(items, (t.element,) * len(items), value.items)  # type: ignore[arg-type]
-
-    def read_dict(self, source: object, t: Dict, target: list, index: int) -> _Frame | None:
-        if not isinstance(source, Mapping):
-            raise TypeError(f"expected {format_type(t)}, got {_got(source)}; pass a dict")
-        read_key = _SCALAR_READERS[t.key]
-        keys, sources = [], []
-        for key, item in source.items():
-            try:
-                keys.append(read_key(key))
-            except (TypeError, OverflowError) as error:
-                raise _located(error, f"key number {len(keys) + 1}") from None
-            sources.append(item)
-        value = DictValue({})
-        self.make(source, t, value, target, index)
-        parts: list = [None] * len(keys)
-        labels = [f"key {_got(key)}" for key in keys]
-        return _Frame(sources, (t.value,) * len(keys), parts, lambda: value.items.update(zip(keys, parts)), labels)
-
-    def read_tuple(self, source: object, t: Tuple, target: list, index: int) -> _Frame | None:
-        if isinstance(source, str) or not isinstance(source, Sequence):
-            raise TypeError(f"expected {format_type(t)}, got {_got(source)}; pass a tuple")
-        if len(source) != len(t.elements):
-            raise TypeError(f"expected {len(t.elements)} elements for {format_type(t)}, got {len(source)}")
-        return self.later(source, t, tuple, tuple(source), t.elements, target, index, [f"element {i}" for i in range(len(source))])
-
-    def read_named(self, source: object, t: Named, target: list, index: int) -> _Frame | None:
-        definition = self.names.types.get(t.name)
-        if isinstance(definition, StructDef):
-            layout = self.layout(t.name, definition.fields)
-            value = StructValue(t.name, [None] * len(layout.names))
-            sources = _field_sources(source, t.name, layout)
-            self.make(source, t, value, target, index)
-            return _Frame(sources, layout.types, value.slots, None, layout.labels)
-        if not isinstance(definition, EnumDef):
-            raise TypeError(f"type {t.name} is not defined")
-        number = _variant_of(source, definition)
-        variant = definition.variants[number]
-        layout = self.layout(f"{t.name}.{variant.name}", variant.fields)
-        sources = _field_sources(source, t.name, layout)
-
-        def build(parts: list) -> EnumValue:
-            return EnumValue(t.name, number, tuple(parts))
-
-        return self.later(source, t, build, sources, layout.types, target, index, layout.labels)
+    return enter
 
 
-_COMPOSITE_READERS: dict[type, Callable[[_Reader, object, object, list, int], _Frame | None]] = {
-    Array: _Reader.read_array, FixedArray: _Reader.read_array, Dict: _Reader.read_dict, Tuple: _Reader.read_tuple, Named: _Reader.read_named,
-}  # type: ignore[dict-item]  # fmt: skip
+def _built_last(build: Callable[[list], object], source: object, sources: Sequence, plans: Iterable, describe: Callable, target: Any, key: Any,
+                memo: dict) -> _Frame:  # fmt: skip
+    """Return the frame for a value that can only be built from its finished parts."""
+    memo[id(source)] = source, _OPEN
+    parts: list = [None] * len(sources)
+
+    def finish() -> None:
+        value = build(parts)
+        memo[id(source)] = source, value
+        target[key] = value
+
+    return _Frame(sources, plans, parts, range(len(parts)), describe, finish)
 
 
 def _elements(source: object, t: Type) -> list:
@@ -492,21 +594,6 @@ def _elements(source: object, t: Type) -> list:
         advice = "pass list(x)" if hasattr(type(source), "__iter__") else "pass a list or another sequence"
         raise TypeError(f"expected {format_type(t)}, got {_got(source)}; {advice}")
     return list(source)  # type: ignore[call-overload]
-
-
-class _Layout:
-    """The fields of a struct, class or variant."""
-
-    __slots__ = ("labels", "name", "names", "types")
-
-    def __init__(self, name: str, fields: Sequence[Param]) -> None:
-        self.name = name
-        self.names = tuple(f.name for f in fields)
-        self.types = tuple(f.type for f in fields)
-        self.labels = tuple(f"field {f.name}" for f in fields)
-
-    def __str__(self) -> str:
-        return f"{self.name}({', '.join(f'{name}: {format_type(t)}' for name, t in zip(self.names, self.types))})"
 
 
 def _field_sources(source: object, type_name: str, layout: _Layout) -> Sequence:
@@ -581,12 +668,7 @@ def _lend(array: object, t: Array | FixedArray, writes: bool) -> memoryview:
 
 def to_python(value: object, t: Type, names: Names) -> object:
     """Return the Python object for a value of type `t`: arrays become lists, dicts are in key order. Raises: TypeError for fn and ptr."""
-    if t in _SCALAR_READERS:
-        return value
-    result: list = [None]
-    writer = _Writer(names)
-    _walk(_Frame((value,), (t,), result, None, _UNNAMED), writer.enter)
-    return result[0]
+    return value if t in _SCALAR_READERS else _walk(value, _Writer(names).plan(t))
 
 
 class _Writer:
@@ -595,72 +677,99 @@ class _Writer:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.shared: dict[int, object] = {}
-        self.layouts: dict[tuple[str, int], tuple[str | None, _Layout]] = {}
+        self.plans: dict[Type, _Plan] = {}
 
-    def enter(self, value: object, t: Type, target: list, index: int) -> _Frame | None:
-        while isinstance(t, Option):
-            if value is None:
-                break
-            value, t = value.value, t.inner  # type: ignore[attr-defined]
-        if value is None or t in _SCALAR_READERS:
-            target[index] = value
-            return None
-        known = self.shared.get(id(value))
-        if known is not None:
-            target[index] = known
-            return None
-        rule = _COMPOSITE_WRITERS.get(type(t))
-        if rule is None:
-            raise TypeError(f"{format_type(t)} cannot cross between Python and MIR")
-        return rule(self, value, t, target, index)
-
-    def make(self, value: object, made: object, target: list, index: int) -> None:
-        self.shared[id(value)] = made
-        target[index] = made
-
-    def write_array(self, value: ArrayValue, t: Array | FixedArray, target: list, index: int) -> _Frame | None:
-        if t.element in _SCALAR_READERS:
-            self.make(value, list(value.items), target, index)
-            return None
-        made: list = [None] * len(value.items)
-        self.make(value, made, target, index)
-        return _Frame(value.items, (t.element,) * len(made), made)
-
-    def write_dict(self, value: DictValue, t: Dict, target: list, index: int) -> _Frame | None:
-        made: dict = {}
-        self.make(value, made, target, index)
-        keys = sorted(value.items)
-        parts: list = [None] * len(keys)
-        return _Frame([value.items[k] for k in keys], (t.value,) * len(keys), parts, lambda: made.update(zip(keys, parts)))
-
-    def write_tuple(self, value: tuple, t: Tuple, target: list, index: int) -> _Frame | None:
-        parts: list = [None] * len(value)
-        return _Frame(value, t.elements, parts, lambda: self.make(value, tuple(parts), target, index))
-
-    def write_named(self, value: StructValue | EnumValue, t: Named, target: list, index: int) -> _Frame | None:
-        variant, layout = self.layout(t.name, value.tag if isinstance(value, EnumValue) else -1)
-        made = Record(t.name, variant)
-        self.make(value, made, target, index)
-        parts: list = [None] * len(layout.names)
-        return _Frame(value.slots, layout.types, parts, lambda: made.__dict__.update(zip(layout.names, parts)))
-
-    def layout(self, name: str, tag: int) -> tuple[str | None, _Layout]:
-        """Return the variant, if the type is an enum, and the fields, looked up once per conversion."""
-        known = self.layouts.get((name, tag))
+    def plan(self, t: Type) -> _Plan:
+        """Return how values of type `t` become objects."""
+        known = self.plans.get(t)
         if known is None:
-            definition = self.names.types[name]
-            if isinstance(definition, EnumDef):
-                variant = definition.variants[tag]
-                known = variant.name, _Layout(name, variant.fields)
-            else:
-                known = None, _Layout(name, definition.fields)
-            self.layouts[name, tag] = known
+            known = self.plans[t] = self.new_plan(t)
         return known
 
+    def new_plan(self, t: Type) -> _Plan:
+        if t in _SCALAR_READERS:
+            return _scalar_plan(_same)
+        if isinstance(t, Option):
+            inner = self.plan(t.inner)
 
-_COMPOSITE_WRITERS: dict[type, Callable[[_Writer, object, object, list, int], _Frame | None]] = {
-    Array: _Writer.write_array, FixedArray: _Writer.write_array, Dict: _Writer.write_dict, Tuple: _Writer.write_tuple, Named: _Writer.write_named,
-}  # type: ignore[dict-item]  # fmt: skip
+            def enter_option(value: SomeValue | None, target: Any, key: Any) -> _Frame | None:
+                if value is not None:
+                    return inner(value.value, target, key)
+                target[key] = None
+                return None
+
+            return enter_option
+        rule = _WRITE_RULES.get(type(t))
+        if rule is None:
+            raise TypeError(f"{format_type(t)} cannot cross between Python and MIR")
+        make, shared = rule(self, t), self.shared
+
+        def enter(value: object, target: Any, key: Any) -> _Frame | None:
+            if id(value) not in shared:
+                return make(value, target, key, shared)
+            target[key] = shared[id(value)]
+            return None
+
+        return enter
+
+    def array_rule(self, t: Array | FixedArray) -> _Make:
+        is_scalar, element = t.element in _SCALAR_READERS, self.plan(t.element)
+
+        def make(value: ArrayValue, target: Any, key: Any, shared: dict) -> _Frame | None:
+            made = list(value.items) if is_scalar else [None] * len(value.items)
+            target[key] = shared[id(value)] = made
+            return None if is_scalar else _Frame(value.items, repeat(element), made, range(len(made)), _element)
+
+        return make
+
+    def dict_rule(self, t: Dict) -> _Make:
+        item = self.plan(t.value)
+
+        def make(value: DictValue, target: Any, key: Any, shared: dict) -> _Frame | None:
+            made: dict = {}
+            target[key] = shared[id(value)] = made
+            keys = sorted(value.items)
+            return _Frame([value.items[k] for k in keys], repeat(item), made, keys, _dict_key)
+
+        return make
+
+    def tuple_rule(self, t: Tuple) -> _Make:
+        plans = [self.plan(e) for e in t.elements]
+
+        def make(value: tuple, target: Any, key: Any, shared: dict) -> _Frame | None:
+            parts: list = [None] * len(value)
+
+            def finish() -> None:
+                target[key] = shared[id(value)] = tuple(parts)
+
+            return _Frame(value, plans, parts, range(len(parts)), _element, finish)
+
+        return make
+
+    def named_rule(self, t: Named) -> _Make:
+        name, definition = t.name, self.names.types[t.name]
+        variants = [v.name for v in definition.variants] if isinstance(definition, EnumDef) else []
+        fields = [v.fields for v in definition.variants] if isinstance(definition, EnumDef) else [definition.fields]
+        layouts = [_Layout(name, f) for f in fields]
+
+        def make(value: StructValue | EnumValue, target: Any, key: Any, shared: dict) -> _Frame | None:
+            tag = value.tag if isinstance(value, EnumValue) else 0
+            layout = layouts[tag]
+            if layout.plans is None:
+                layout.plans = tuple(self.plan(f.type) for f in layout.fields)
+            target[key] = shared[id(value)] = made = Record(name, variants[tag] if variants else None)
+            return _Frame(value.slots, layout.plans, made.__dict__, layout.names, _no_name)
+
+        return make
+
+
+_WRITE_RULES: dict[type, Callable[[_Writer, Any], _Make]] = {
+    Array: _Writer.array_rule, FixedArray: _Writer.array_rule, Dict: _Writer.dict_rule, Tuple: _Writer.tuple_rule, Named: _Writer.named_rule,
+}  # fmt: skip
+
+
+def _same(value: object) -> object:
+    return value
 
 
 # Values among themselves
@@ -714,12 +823,12 @@ def copy_values(values: Mapping[str, object]) -> dict[str, object]:
     """Return a deep copy; what is shared or cyclic stays so, lent arrays become ordinary ones."""
     shared: dict[int, object] = {}
 
-    def enter(value: object, _type: object, target: list, index: int) -> _Frame | None:
+    def enter(value: object, target: Any, key: Any) -> _Frame | None:
         if type(value) in _LEAVES:
-            target[index] = value
+            target[key] = value
             return None
         if id(value) in shared:
-            target[index] = shared[id(value)]
+            target[key] = shared[id(value)]
             return None
         parts = _parts(value)
         copied: list = [None] * len(parts)
@@ -727,18 +836,17 @@ def copy_values(values: Mapping[str, object]) -> dict[str, object]:
         if build is not None:
 
             def finish() -> None:
-                shared[id(value)] = target[index] = build(value, copied)
+                target[key] = shared[id(value)] = build(value, copied)
 
-            return _Frame(parts, parts, copied, finish)
-        shared[id(value)] = target[index] = made = _empty_copy(value, copied)
-        if isinstance(value, DictValue):
-            keys = tuple(value.items)
-            return _Frame(parts, parts, copied, lambda: made.items.update(zip(keys, copied)))
-        return _Frame(parts, parts, copied)
+            return _Frame(parts, repeat(enter), copied, range(len(parts)), _no_name, finish)
+        target[key] = shared[id(value)] = made = _empty_copy(value, copied)
+        if isinstance(made, DictValue):
+            return _Frame(parts, repeat(enter), made.items, tuple(value.items), _no_name)  # type: ignore[attr-defined]
+        return _Frame(parts, repeat(enter), copied, range(len(parts)), _no_name)
 
-    result: list = [None] * len(values)
-    _walk(_Frame(tuple(values.values()), (None,) * len(values), result), enter)
-    return dict(zip(values, result))
+    copies: dict[str, object] = {}
+    _walk(values, lambda _values, _target, _key: _Frame(values.values(), repeat(enter), copies, values, _no_name))
+    return copies
 
 
 def _empty_copy(value: object, copied: list) -> ArrayValue | StructValue | DictValue:

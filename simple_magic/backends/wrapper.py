@@ -32,7 +32,7 @@ _WORD = 8
 
 
 class _CallWords(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("thread", ctypes.c_int64), ("stack_low", ctypes.c_uint64), ("compact_at", ctypes.c_int64), ("running", ctypes.c_int64),
         ("ticking", ctypes.c_int64),
     ]  # fmt: skip
@@ -130,7 +130,7 @@ _TYPE_OFFSET = _HEAD - _WORD
 class _Instance(ctypes.Structure):
     """An instance behind its object header."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("vectorcall", ctypes.c_void_p), ("dict", ctypes.c_void_p), ("weakrefs", ctypes.c_void_p), ("slow", ctypes.c_void_p),
         ("trapped", ctypes.c_void_p), ("keep", ctypes.c_void_p), ("address", ctypes.c_void_p), ("heap", ctypes.c_void_p),
         ("owner", ctypes.c_void_p), ("state", ctypes.c_void_p), ("stack", ctypes.c_uint64), ("main_thread", ctypes.c_int64),
@@ -206,12 +206,9 @@ def _compile(functions: dict[str, str]) -> dict[str, int]:
 def _type_functions() -> dict[str, str]:
     """Return the slots of the callable type, and `slow`, the vectorcall function of a callable without native form."""
 
-    def for_each_owned(step: Callable[[str, int], str]) -> str:
-        return "\n".join(step(name, _offset(name)) for name in _OWNED)
-
-    traverse = for_each_owned(
-        lambda name, offset: f"""
-  %{name}.p = getelementptr i8, ptr %self, i64 {offset}
+    def visit(name: str) -> str:
+        return f"""
+  %{name}.p = getelementptr i8, ptr %self, i64 {_offset(name)}
   %{name} = load ptr, ptr %{name}.p
   %{name}.null = icmp eq ptr %{name}, null
   br i1 %{name}.null, label %{name}.next, label %{name}.visit
@@ -220,14 +217,15 @@ def _type_functions() -> dict[str, str]:
   %{name}.stop = icmp ne i32 %{name}.r, 0
   br i1 %{name}.stop, label %stop, label %{name}.next
 {name}.next:"""
-    )
-    clear = for_each_owned(
-        lambda name, offset: f"""
-  %{name}.p = getelementptr i8, ptr %self, i64 {offset}
+
+    def drop(name: str) -> str:
+        return f"""
+  %{name}.p = getelementptr i8, ptr %self, i64 {_offset(name)}
   %{name} = load ptr, ptr %{name}.p
   store ptr null, ptr %{name}.p
   call void {_api("Py_DecRef")}(ptr %{name})"""
-    )
+
+    traverse, clear = "".join(map(visit, _OWNED)), "".join(map(drop, _OWNED))
     results = ", ".join(f"[%{name}.r, %{name}.visit]" for name in _OWNED)
     type_pointer = f"""
   %type.p = getelementptr i8, ptr %self, i64 {_TYPE_OFFSET}
@@ -277,19 +275,19 @@ dead:
 
 
 class _Member(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("type", ctypes.c_int), ("offset", ctypes.c_ssize_t), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]  # noqa: RUF012
+    _fields_ = [("name", ctypes.c_char_p), ("type", ctypes.c_int), ("offset", ctypes.c_ssize_t), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
 
 
 class _GetSet(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), *((part, ctypes.c_void_p) for part in ("get", "set", "doc", "closure"))]  # noqa: RUF012
+    _fields_ = [("name", ctypes.c_char_p), *((part, ctypes.c_void_p) for part in ("get", "set", "doc", "closure"))]
 
 
 class _Slot(ctypes.Structure):
-    _fields_ = [("slot", ctypes.c_int), ("function", ctypes.c_void_p)]  # noqa: RUF012
+    _fields_ = [("slot", ctypes.c_int), ("function", ctypes.c_void_p)]
 
 
 class _Spec(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("name", ctypes.c_char_p), ("basicsize", ctypes.c_int), ("itemsize", ctypes.c_int), ("flags", ctypes.c_uint), ("slots", ctypes.c_void_p),
     ]  # fmt: skip
 
@@ -321,12 +319,13 @@ def _callable_type() -> _CallableType:
 def _make_callable_type() -> _CallableType:
     functions = _compile(_type_functions())
     offsets = {"__vectorcalloffset__": "vectorcall", "__dictoffset__": "dict", "__weaklistoffset__": "weakrefs"}
-    members = (_Member * 4)(*((name.encode(), _SSIZE, _offset(place), _READ_ONLY, None) for name, place in offsets.items()))
-    getset = (_GetSet * 2)((b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict"), None, None))
-    slots = (_Slot * 7)(
-        (_TP_CALL, _address("PyVectorcall_Call")), (_TP_TRAVERSE, functions["traverse"]), (_TP_CLEAR, functions["clear"]),
-        (_TP_DEALLOC, functions["dealloc"]), (_TP_MEMBERS, ctypes.addressof(members)), (_TP_GETSET, ctypes.addressof(getset)),
-    )  # fmt: skip
+    members = (_Member * 4)(*(_Member(name.encode(), _SSIZE, _offset(place), _READ_ONLY, None) for name, place in offsets.items()))
+    getset = (_GetSet * 2)(_GetSet(b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict"), None, None))
+    fillers = {
+        _TP_CALL: _address("PyVectorcall_Call"), _TP_TRAVERSE: functions["traverse"], _TP_CLEAR: functions["clear"], _TP_DEALLOC: functions["dealloc"],
+        _TP_MEMBERS: ctypes.addressof(members), _TP_GETSET: ctypes.addressof(getset),
+    }  # fmt: skip
+    slots = (_Slot * (len(fillers) + 1))(*(_Slot(number, address) for number, address in fillers.items()))
     spec = _Spec(b"simple_magic.Function", _HEAD + ctypes.sizeof(_Instance), 0, _FLAGS, ctypes.addressof(slots))
     make = ctypes.pythonapi.PyType_FromSpec
     make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p,)
@@ -504,7 +503,7 @@ def _read_bool(b: _Body, _t: Type, argument: str) -> str:
     return is_true
 
 
-_READERS: dict[Type, Callable[[_Body, Type, str], str]] = {**{t: _read_integer for t in INTEGERS}, **{t: _read_float for t in FLOATS}, BOOL: _read_bool}
+_READERS: dict[Type, Callable[[_Body, Type, str], str]] = {**dict.fromkeys(INTEGERS, _read_integer), **dict.fromkeys(FLOATS, _read_float), BOOL: _read_bool}
 
 
 def _read_buffer(b: _Body, t: Array | FixedArray, position: int, number: int, argument: str) -> str:
