@@ -1,6 +1,6 @@
 """The LLVM back end: lowered MIR as machine code in this process.
 
-A unit is lowered (`passes/lower.py`), printed as IR (`llvm_emit.py`), compiled (`llvm_jit.py`) and called over words in the back end's one `Heap`.
+A unit is lowered (`passes/lower.py`), printed as IR (`llvm_rules.py`), compiled (`llvm_jit.py`) and called over words in the back end's one `Heap`.
 Addresses (heap, flag word, runtime, libm) are constants in the code, so code belongs to its back end. The runtime (`runtime/library.py`) is compiled
 once per back end, each function when a unit first needs it.
 
@@ -26,7 +26,7 @@ from ..mir.diagnostics import TRAP_KINDS, Diagnostic, LoweringError, Trap
 from ..mir.model import Function, Module
 from ..mir.resolve import Names
 from ..mir.text import format_text
-from ..mir.types import BOOL, F32, F64, I64, Array, FixedArray, Named, Type, bit_width, walk
+from ..mir.types import F32, F64, I64, Array, FixedArray, Named, Type, walk
 from ..passes.lower import HostCall, Lowered, lower, lower_runtime, touches_globals
 from ..passes.lower_calls import FLOAT_TEXT, PARSE_FLOAT, PRINT
 from ..passes.polls import may_run_long, may_trap
@@ -34,10 +34,11 @@ from ..runtime.layout import FRAME_COUNT, FRAMES, FRAMES_KEPT, FUEL, HEAP_START,
 from ..runtime.library import runtime_module
 from .base import Host, Unit
 from .heap import Heap
-from .llvm_emit import ATTRIBUTES, LLVM_TYPES, METADATA, PUSH_FRAME, RUNTIME, Callee, Surroundings, emit_unit, function_at
+from .llvm_emit import ATTRIBUTES, LLVM_TYPES, PUSH_FRAME, RUNTIME, Callee, Surroundings, function_at
 from .llvm_jit import FOR_RUNTIME, NO_PASSES, QUICK, Code, Pipeline, Views, choose_pipeline, compile_text, platform, view_text
+from .llvm_rules import emit_unit
 from .numbers import LIBM
-from .traps import SiteTable, bare_trap, build_trap, status_of_kind
+from .traps import SiteTable, build_trap, status_of_kind
 from .wrapper import thread_stack_low
 
 INTERNAL_CALLS = frozenset((PRINT, FLOAT_TEXT, PARSE_FLOAT))

@@ -29,6 +29,7 @@ class LiveFunction:
         self.manager = manager
         self.name = name
         self._callable: weakref.ref[Callable[..., object]] | None = None
+        self._compiled: CompiledUnit | None = None
 
     def make(self) -> Callable[..., object]:
         """Return the callable."""
@@ -63,15 +64,13 @@ class LiveFunction:
         compiled = manager.compiled(self.name)
         target = native_target(manager, compiled, self.name)
         if target is not None:
-            manager.call_state.adopt_thread()
-            if target.releases_gil:
-                manager.call_state.start_ticker()
+            self._compiled = compiled
             retarget(made, [p.type for p in self.function.params], self.function.result, target)
 
     def trapped(self, status: int) -> object:
         """Raise what a native call ended with."""
-        compiled = self.manager.compiled(self.name)
-        failure = compiled.program.failure(status)  # type: ignore[attr-defined]
+        assert self._compiled is not None, "only a native call ends with a status"
+        failure = self._compiled.program.failure(status)  # type: ignore[attr-defined]
         if isinstance(failure, Trap):
             self.manager.locate(failure)
             self.manager.last_error = str(failure)

@@ -111,8 +111,7 @@ class _Host:
         self.output.write(text)
 
     def poll(self) -> None:
-        if self.flag.requested():
-            self.flag.poll()
+        self.flag.poll()
         if self.deadline_ns is not None and time.monotonic_ns() >= self.deadline_ns:
             raise Trap("timeout", "the call ran longer than its timeout")
 
@@ -400,7 +399,8 @@ class LocalExecutionManager:
                 raise SimpleError("a function that a running program called must use the same back end as the program")
             compiled = self.compiled(name, options)
             names = self.session.names()
-            values = [self._argument(function, index, arg, names, compiled.written_arrays) for index, arg in enumerate(args)]
+            shared: dict = {}  # An object given twice arrives as one object.
+            values = [self._argument(function, index, arg, names, compiled.written_arrays, shared) for index, arg in enumerate(args)]
             self._move_globals(options.backend)
             if outermost:
                 self._host.output.begin()
@@ -420,10 +420,10 @@ class LocalExecutionManager:
             answer = to_python(result, function.result, names)
             return answer, {**compiled.timings, "call": elapsed}
 
-    def _argument(self, function: Function, index: int, value: object, names: Names, writes: frozenset[Type]) -> object:
+    def _argument(self, function: Function, index: int, value: object, names: Names, writes: frozenset[Type], shared: dict) -> object:
         param = function.params[index]
         try:
-            return from_python(value, param.type, names, writes=param.type in writes)
+            return from_python(value, param.type, names, writes=param.type in writes, shared=shared)
         except (TypeError, OverflowError, ValueError) as error:
             raise type(error)(f"{function.name}, argument {param.name}: {error}") from None
 
