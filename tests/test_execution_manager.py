@@ -467,3 +467,19 @@ def test_the_public_names_are_there():
         assert getattr(simple_magic, name) is not None
     with pytest.raises(AttributeError):
         simple_magic.nothing_of_the_kind  # noqa: B018
+
+
+HOSTILE_NAMES = ["import_", "lambda", "__class__", "v0", "f0", "None", "os", "ret", "main", "x" * 10_000, "größe", "數", "_", "define", "ptr", "entry"]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda n: n[:12])
+def test_names_mean_nothing_to_any_engine(em, name):
+    em.compile(f"struct S_{name}:\n  {name}: i64\nfn {name}({name}: i64) -> i64:\n{name}_b:\n  s = new S_{name}({name}: {name})\n  y = get_field s, {name}\n  {name} = add y, 1\n  ret {name}\n")
+    assert em.execute(name, 1) == 2 and em.function(name)(41) == 42
+
+
+@pytest.mark.parametrize("name", ['"; import os', "@llvm.trap", "a b", "a-b", "\u202egnp", "a\0", "f(", "x\n  ret 1", "$f", "1x", "é" + "\u0301" * 40, ""])
+def test_what_is_no_name_is_a_diagnostic(em, name):
+    with pytest.raises(MirError) as caught:
+        em.compile(f"fn {name}() -> i64:\nentry:\n  ret 1\n")
+    assert caught.value.diagnostics[0].code.startswith("E0")
