@@ -716,7 +716,7 @@ def test_an_extern_may_call_programs_again(backend, host):
 
     host.externs = {"ext": again}
     assert program.call("once", [5]) == 6
-    assert backend.depth == 0
+    assert backend.callbacks.depth == 0
 
 
 def test_what_a_nested_call_does_leaves_a_caught_throw_alone(backend, host):
@@ -757,7 +757,7 @@ def test_endless_recursion_through_an_extern_ends(backend, host):
     with pytest.raises((Trap, RecursionError)):
         program.call("once", [0])
     host.externs = {"ext": lambda x: x}
-    assert program.call("once", [1]) == 2 and backend.depth == 0
+    assert program.call("once", [1]) == 2 and backend.callbacks.depth == 0
 
 
 # Interruption
@@ -801,6 +801,48 @@ def test_a_signal_that_arrives_with_the_poll_is_not_lost(backend, host):
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             program.call("spin", [])
+
+
+def test_a_signal_that_arrives_with_a_host_call_is_not_lost(backend, host, capfd):
+    program = backend.compile(unit_of(HOSTED), 2)
+    host.write = lambda _text: None
+    for _ in range(10):
+        threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            program.call("many", [10**9])
+    assert "ignored" not in capfd.readouterr().err
+
+
+def test_a_signal_handler_may_call_programs(backend, host):
+    program = backend.compile(unit_of(HOSTED + SPIN), 2)
+    host.write = lambda _text: None
+    answers = []
+
+    def handle(_number: int, _frame: object) -> None:
+        if host.stop is not None:
+            return
+        answers.append(program.call("count", [7]))
+        answers.append(program.call("many", [3]))
+        if len(answers) == 6:
+            host.stop = KeyboardInterrupt()
+        host.flag.value = 1
+
+    def interrupt() -> None:
+        for _ in range(4):
+            time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            host.flag.value = 1
+
+    previous = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            program.call("spin", [])
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert answers[:4] == [7, 3, 7, 3] and backend.callbacks.depth == 0
 
 
 def test_compiling_can_be_interrupted():
@@ -913,6 +955,61 @@ def test_compaction_keeps_what_globals_reach(host):
         count, node = count + 1, node.value.slots[1]
     assert count == 200 and len(values["table"].items["g"].items) == 10_000
     backend.close()
+
+
+def test_globals_are_replaced_wholly_or_not_at_all(host):
+    host.limits = replace(host.limits, memory=1 << 20)
+    backend = LlvmBackend(host)
+    unit = unit_of(GLOBAL)
+    start_globals(backend, unit)
+    program = backend.compile(unit, 0)
+    program.call("put", ["x", ArrayValue([2.5])])
+    with pytest.raises(Trap, match="out_of_memory"):
+        backend.write_globals(
+            {"head": None, "table": DictValue({"y": ArrayValue([1.0] * 10**6)}), "hits": 1, "name": ""}, global_types(unit), Names.of(unit.module)
+        )
+    assert program.call("get", ["x"]) == 2.5 and read_globals(backend, unit)["hits"] == 0
+    backend.close()
+
+
+def test_globals_written_while_a_program_runs_disturb_nobody(backend, host):
+    unit = unit_of(GLOBAL)
+    start_globals(backend, unit)
+    program = backend.compile(unit, 2)
+    program.call("put", ["x", ArrayValue([2.5])])
+
+    def rewrite(x: int) -> int:
+        backend.write_globals({**read_globals(backend, unit), "hits": x}, global_types(unit), Names.of(unit.module))
+        return x
+
+    host.externs = {"ext": rewrite}
+    assert program.call("calls", [41]) == 41
+    assert program.call("get", ["x"]) == 2.5 and read_globals(backend, unit)["hits"] == 41
+
+
+def test_dicts_from_python_are_found_by_programs(backend):
+    source = """
+fn number(d: {i64: i64}, k: i64) -> i64:
+entry:
+  r = index_get d, k
+  ret r
+
+fn word(d: {text: i64}, k: text) -> i64:
+entry:
+  r = index_get d, k
+  ret r
+
+fn more(d: {text: i64}, k: text) -> {text: i64}:
+entry:
+  index_set d, k, -1
+  ret d
+"""
+    program = backend.compile(unit_of(source), 0)
+    keys = [n * n * 7 - 1000 for n in range(100)]
+    numbers_by_key, words = DictValue({k: k + 1 for k in keys}), DictValue({"é" * (k % 23) + str(k): k for k in keys})
+    assert all(program.call("number", [numbers_by_key, k]) == k + 1 for k in keys)
+    assert all(program.call("word", [words, k]) == v for k, v in words.items.items())
+    assert program.call("more", [words, "new"]).items == {**words.items, "new": -1}
 
 
 def test_an_outer_call_does_not_take_back_what_an_inner_one_keeps(backend, host):
@@ -1106,3 +1203,10 @@ def test_a_back_end_can_be_closed_with_programs_in_it(host):
     backend.close()
     del backend, program
     gc.collect()
+
+
+def test_a_heap_may_find_no_room(host):
+    host.limits = replace(host.limits, memory=1 << 62)
+    with pytest.raises(LoweringError) as caught:
+        LlvmBackend(host)
+    assert caught.value.diagnostics[0].code == "E0608"

@@ -9,13 +9,13 @@ import signal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_child import NativeChild
+from program_child import NativeChild
 from programs import programs
 
 from simple_magic import MirError, format_text, from_json, parse_text, to_json, verify
 from simple_magic.passes.semantics import MODELS
 
-EXAMPLES = int(os.environ.get("SIMPLE_MAGIC_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("SIMPLE_MAGIC_EXAMPLES", "30"))
 FUNCTIONS = ["f0", "f1", "f2", "f3"]
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much]
 

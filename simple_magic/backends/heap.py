@@ -40,7 +40,7 @@ SMALLEST = HEAP_START + (64 << 10)
 CODECS_KEPT = 8
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", {"linux": 0x4000, "darwin": 0x40}.get(sys.platform, 0))
 
-ELEMENT_CODES = {**dict(zip(NUMBERS, "bhiqBHIQfd")), BOOL: "?", CHAR: "I", UNIT: "B"}
+ELEMENT_CODES: dict[Type, str] = {**dict(zip(NUMBERS, "bhiqBHIQfd")), BOOL: "?", CHAR: "I", UNIT: "B"}
 """The codes, as of `struct`, of array elements that are scalars."""
 
 Writer: TypeAlias = Callable[["_Encoder", object], int]
@@ -429,7 +429,7 @@ def _enum(codec: Codec, definition: EnumDef) -> tuple[Writer, Reader]:
 def _bulk(element: Type) -> tuple[Callable[[list], bytes | array], Callable[[memoryview], list]] | None:
     """Return (bytes of a list, list of bytes) for elements that are scalars."""
     if element in NUMBERS:
-        code = ELEMENT_CODES[element]  # type: ignore[index]
+        code = ELEMENT_CODES[element]
         return lambda items: array(code, items), lambda data: data.cast(code).tolist()
     if element == BOOL:
         return bytes, lambda data: data.cast("?").tolist()
@@ -448,7 +448,7 @@ def address_of(buffer: memoryview) -> int:
 
 
 def _array(codec: Codec, element: Type) -> tuple[Writer, Reader]:
-    size, bulk, code = element_size(element), _bulk(element), ELEMENT_CODES.get(element, "")  # type: ignore[call-overload]
+    size, bulk, code = element_size(element), _bulk(element), ELEMENT_CODES.get(element, "")
 
     def size_of(value: ArrayValue) -> int:
         is_lent = isinstance(value.items, memoryview) and not value.growable
@@ -486,7 +486,7 @@ def _array(codec: Codec, element: Type) -> tuple[Writer, Reader]:
             read = codec.reader(element)
             value.items = [read(d, word) for word in d.words[data >> 3 : (data >> 3) + count]]
         elif d.as_buffers:
-            value.items = memoryview(bytes(d.heap.bytes[data : data + size * count])).cast(code)
+            value.items = memoryview(bytes(d.heap.bytes[data : data + size * count])).cast(code)  # type: ignore[call-overload]
         else:
             value.items = bulk[1](d.heap.bytes[data : data + size * count])
 

@@ -272,6 +272,8 @@ def _zero(t: Type, names: Names, take: Callable[[int], None], structs: list[tupl
             return tuple([_zero(e, names, take, structs) for e in elements])
         case FixedArray(element, length):
             take(4 + length)
+            if not length:
+                return ArrayValue([])
             if isinstance(element, (Array, Dict, Tuple, FixedArray, Named)):
                 return ArrayValue([_zero(element, names, take, structs) for _ in range(length)])
             return ArrayValue([_zero(element, names, take, structs)] * length)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ..mir.analysis import local_types
 from ..mir.model import Const, Function, Instruction, Operand, Place
-from ..mir.types import BOOL, CHAR, F32, F64, I64, NUMBERS, TEXT, Type, bit_width, is_float, is_integer
+from ..mir.types import BOOL, CHAR, F32, F64, I64, INTEGERS, TEXT, Type, bit_width, is_float, is_integer
 from ..runtime.layout import FRAME_COUNT, TRAP_SITE
 from .traps import SiteTable, status_of_kind
 
@@ -29,7 +29,7 @@ RUNTIME = "rt."
 PUSH_FRAME = "rt.push_frame"
 THROWN = status_of_kind("uncaught_throw")
 
-LLVM_TYPES: dict[Type, str] = {t: f"i{bit_width(t)}" for t in NUMBERS if is_integer(t)} | {BOOL: "i1", CHAR: "i32", F32: "float", F64: "double"}
+LLVM_TYPES: dict[Type, str] = {**{t: f"i{bit_width(t)}" for t in INTEGERS}, BOOL: "i1", CHAR: "i32", F32: "float", F64: "double"}
 
 TBAA = {"control": "!5", "header": "!6", "element": "!7", "slot": "!8"}
 LIKELY, UNLIKELY = ", !prof !9", ", !prof !10"

@@ -97,7 +97,7 @@ def zero_value(b: Builder, t: Type) -> Operand:
             return _literal_array(b, [], t.element)
         case Dict():
             return b.runtime("dict_new")
-        case FixedArray(element, length) if has_inline_zero(element):
+        case FixedArray(element, length) if has_inline_zero(element) or not length:
             return b.runtime("array_fill", ZERO, word(length), word(element_size(element)))
     if t == TEXT:
         return b.typed(const(TEXT, ""))[0]
