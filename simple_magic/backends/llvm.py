@@ -65,8 +65,8 @@ class LlvmProgram:
     """A compiled unit.
 
     For native callers: `address(function)`; the functions in `may_trap` return {value, status}, those in `may_run_long` should run without the GIL;
-    if `reset_top`, a call leaves nothing on the heap that is still needed; `calls_host` tells whether host calls occur. For display: `llvm_ir`, `optimized_ir`, `assembly`, `lowered_text`,
-    `object_code`, `pipeline` and `timings` (nanoseconds by stage).
+    if `reset_top`, a call leaves nothing on the heap that is still needed; `calls_host` tells whether host calls occur. A status goes to `failure`.
+    For display: `llvm_ir`, `optimized_ir`, `assembly`, `lowered_text`, `object_code`, `pipeline` and `timings` (nanoseconds by stage).
     """
 
     def __init__(self, backend: LlvmBackend, unit: Unit, level: int) -> None:

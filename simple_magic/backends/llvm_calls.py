@@ -150,7 +150,7 @@ def _callback(generator: Generator[None, None, None]) -> Callable[[], None]:
 
 def _status_of(error: BaseException) -> int:
     if isinstance(error, Trap):
-        return 1 + TRAP_KINDS.index(error.kind)
+        return status_of_kind(error.kind)
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else status_of_kind("extern_error")
 
 
@@ -207,7 +207,7 @@ EntryFunction = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_
 
 def _from_word(t: Type, name: str, word: str) -> str:
     """Return the IR that makes `name` of type `t` from a word."""
-    if t == I64 or LLVM_TYPES[t] == "i64":
+    if LLVM_TYPES[t] == "i64":
         return f"  {name} = add i64 {word}, 0\n"
     if t == F64:
         return f"  {name} = bitcast i64 {word} to double\n"
