@@ -20,7 +20,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..mir.model import EnumDef
 from ..mir.resolve import Names
@@ -52,17 +52,51 @@ def signed_word(bits: int) -> int:
     return ((bits + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63)
 
 
-class Heap:
-    """`limit_bytes` of memory at `base`. Words are read and written with `read_word` and `write_word`, by heap offset."""
+class Memory(Protocol):
+    """The bytes of a heap. reaches_host: programs can use addresses outside of it, relative to `base`."""
+
+    base: int
+    bytes: memoryview
+    reaches_host: bool
+
+    def discard(self, start: int, size: int) -> None:
+        """Give whole pages back to the system; they read as anything afterwards."""
+
+    def close(self) -> None:
+        """Free the memory."""
+
+
+class MappedMemory:
+    """A reserved mapping of at least `limit_bytes`; its pages become real when they are touched. Raises: OSError, OverflowError, ValueError."""
+
+    reaches_host = True
 
     def __init__(self, limit_bytes: int) -> None:
-        self.size = max(limit_bytes, SMALLEST) & -WORD
+        size = max(limit_bytes, SMALLEST) & -WORD
         if hasattr(mmap, "MAP_PRIVATE"):
-            self._memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
         else:
-            self._memory = mmap.mmap(-1, self.size)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self.bytes = memoryview(self._memory)
+            self._map = mmap.mmap(-1, size)
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.bytes = memoryview(self._map)
+
+    def discard(self, start: int, size: int) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, size)
+
+    def close(self) -> None:
+        self.bytes.release()
+        self._map.close()
+
+
+class Heap:
+    """Memory in the layout of native programs. Words are read and written with `read_word` and `write_word`, by heap offset."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.base = memory.base
+        self.bytes = memory.bytes
+        self.size = len(self.bytes)
         self.words = self.bytes.cast("q")
         self.lent: dict[int, ArrayValue] = {}
         """The arrays that were encoded as borrowed memory, by the offset of their header; they keep that memory alive."""
@@ -88,8 +122,8 @@ class Heap:
         unused = self.mark()
         self.write_word(HEAP_TOP, top)
         start = -(-top // mmap.PAGESIZE) * mmap.PAGESIZE
-        if unused - start >= LARGE_TAIL and hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED, start, unused - start)
+        if unused - start >= LARGE_TAIL:
+            self.memory.discard(start, unused - start)
 
     @property
     def limit(self) -> int:
@@ -167,8 +201,7 @@ class Heap:
         self.lent.clear()
         self._codecs.clear()
         self.words.release()
-        self.bytes.release()
-        self._memory.close()
+        self.memory.close()
 
 
 class _Encoder:

@@ -13,11 +13,12 @@ from typing import TypeAlias
 from ..mir.analysis import reverse_postorder, writes
 from ..mir.model import Const, Function, Instruction, Module, Operand, encode_bits
 from ..mir.types import BOOL, F64, FLOATS, Fn, Type, bit_width, is_float, is_signed
+from ..passes.lower_calls import THUNK
 from ..runtime.layout import FRAME_COUNT, NO_SITE, STACK_LIMIT, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD
 from .llvm_emit import (
-    ATTRIBUTES, LIKELY, LLVM_TYPES, METADATA, RUNTIME, TBAA, THROWN, THUNK, UNLIKELY, Callee, FunctionEmitter, Surroundings, UnitEmitter, function_at,
-    literal, result_type, zero_of,
+    ATTRIBUTES, LIKELY, LLVM_TYPES, METADATA, TBAA, UNLIKELY, Callee, FunctionEmitter, Surroundings, UnitEmitter, function_at, literal, result_type, zero_of,
 )  # fmt: skip
+from .native import THROWN, is_helper
 from .traps import SiteTable, status_of_kind
 
 Rule: TypeAlias = Callable[[FunctionEmitter, Instruction], "str | None"]
@@ -404,8 +405,7 @@ def emit_unit(module: Module, traps: frozenset[str], surroundings: Surroundings,
     own = {}
     for index, function in enumerate(module.functions):
         name = function.name
-        is_helper = name.startswith(RUNTIME) or (name not in entries and not name.startswith(THUNK))
-        own[name] = Callee(f"@f{index}", tuple(p.type for p in function.params), function.result, name in traps or name in table, is_helper)
+        own[name] = Callee(f"@f{index}", tuple(p.type for p in function.params), function.result, name in traps or name in table, is_helper(name, entries))
     unit = UnitEmitter(surroundings, sites, own, host_numbers)
     lines: list[str] = []
     for function in module.functions:

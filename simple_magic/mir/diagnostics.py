@@ -72,7 +72,7 @@ class MirError(SimpleError):
     def __str__(self) -> str:
         return "\n\n".join(render(d, self.sources) for d in self.diagnostics)
 
-    def __reduce__(self):  # noqa: ANN204
+    def __reduce__(self):
         return type(self), (self.diagnostics, self.sources)
 
 
@@ -142,7 +142,7 @@ class Trap(SimpleError):
             lines.append(f"   called from {frame.function} ({place})")
         return "\n".join(lines)
 
-    def __reduce__(self):  # noqa: ANN204
+    def __reduce__(self):
         return type(self), (self.kind, self.message, self.origin, self.frames, self.frames_omitted, self.payload)
 
 
@@ -163,7 +163,7 @@ class Reporter:
         else:
             self.dropped += kind
 
-    def error(self, code: str, message: str, span: Span | None = None, **more) -> None:  # noqa: ANN003
+    def error(self, code: str, message: str, span: Span | None = None, **more) -> None:
         self.report(Diagnostic(code, message, span, **more))
 
     def errors(self) -> tuple[Diagnostic, ...]:
