@@ -98,7 +98,9 @@ class Callbacks:
                     at, count = self._cells[BLOCK] >> 3, len(call.arg_types)
                     args = self.heap.decode_many(self.heap.words[at : at + count].tolist(), call.arg_types, names)
                     is_foreign = call.name not in INTERNAL_CALLS
+                    self.heap.return_lent()
                     value = self.host.call_extern(call.name, args, call.arg_types, call.result, call.origin)
+                    self.heap.take_lent()
                     is_foreign = False
                     self.heap.words[at + count] = self.heap.encode(value, call.result, names)
                     args, value = [], None

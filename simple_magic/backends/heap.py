@@ -99,7 +99,9 @@ class Heap:
         self.size = len(self.bytes)
         self.words = self.bytes.cast("q")
         self.lent: dict[int, ArrayValue] = {}
-        """The arrays that were encoded as borrowed memory, by the offset of their header; they keep that memory alive."""
+        """The arrays that were encoded as borrowed memory, by the offset of their header; they keep that memory alive.
+
+        Where programs cannot reach that memory, they work on a copy of it in the heap: see `take_lent` and `return_lent`."""
         self._interned: dict[str, int] = {}
         self._codecs: list[tuple[Names, Codec]] = []
         self.write_word(HEAP_TOP, HEAP_START)
@@ -171,6 +173,22 @@ class Heap:
         decoder.finish()
         return values
 
+    def return_lent(self) -> None:
+        """Bring what programs wrote into copies of lent arrays to where it belongs."""
+        self._move_lent(lambda owner, copy, size: ctypes.memmove(owner, copy, size), lambda items: not items.readonly)
+
+    def take_lent(self) -> None:
+        """Bring what others wrote into lent arrays to the copies that programs work on."""
+        self._move_lent(lambda owner, copy, size: ctypes.memmove(copy, owner, size), lambda _items: True)
+
+    def _move_lent(self, move: Callable[[int, int, int], object], wanted: Callable[[memoryview], bool]) -> None:
+        if self.memory.reaches_host:
+            return
+        for offset, value in self.lent.items():
+            items = value.items
+            if isinstance(items, memoryview) and items.nbytes and wanted(items):
+                move(address_of(items), self.base + self.words[(offset + DATA) >> 3], items.nbytes)
+
     def find_text(self, text: str) -> int | None:
         """Return the offset of an interned text."""
         return self._interned.get(text)
@@ -237,8 +255,25 @@ class _Encoder:
         while todo:
             fill, offset, value = todo.pop()
             fill(self, offset, value)
+        if self.lent and not self.heap.memory.reaches_host:
+            self._copy_lent()
         self.heap.write_word(HEAP_TOP, self.top)
         self.heap.lent.update(self.lent)
+
+    def _copy_lent(self) -> None:
+        """Give lent arrays memory in the heap; what overlaps outside overlaps there too."""
+        start = end = home = 0
+        for address, offset in sorted((address_of(value.items), offset) for offset, value in self.lent.items()):  # type: ignore[arg-type]
+            size = self.lent[offset].items.nbytes  # type: ignore[union-attr]
+            if address >= end:
+                start, end, home = address, address, self.top
+            if address + size > end:
+                end = address + size
+                self.top = home
+                self.allocate(end - start)
+            data = home + address - start
+            ctypes.memmove(self.heap.base + data, address, size)
+            self.words[(offset + DATA) >> 3] = data
 
 
 class _Decoder:

@@ -26,7 +26,7 @@ from .llvm_calls import EntryFunction, entry_text, support_text
 from .llvm_emit import Callee, Surroundings, function_at
 from .llvm_jit import FOR_RUNTIME, NO_PASSES, QUICK, Code, Pipeline, Views, choose_pipeline, compile_text, platform, view_text
 from .llvm_rules import emit_unit
-from .native import PUSH_FRAME, NativeBackend, NativeProgram, argument_block, lowered_runtime, runtime_callees
+from .native import PUSH_FRAME, NativeBackend, NativeCode, NativeProgram, argument_block, lowered_runtime, runtime_callees
 from .numbers import LIBM
 from .traps import SiteTable
 
@@ -65,6 +65,9 @@ class LlvmProgram(NativeProgram):
         """Return the address of a function of the unit."""
         assert self._code is not None, "the program is closed"
         return self._code.addresses[self._symbols[function]]
+
+    def native_code(self, function: str) -> NativeCode:
+        return NativeCode(self.address(function), 0, function in self.may_trap)
 
     def run(self, function: str, words: list[int], is_nested: bool) -> tuple[int, int]:
         params, result = self.signatures[function]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Generic, TypeVar
 
@@ -57,11 +58,20 @@ def runtime_callees(functions: Iterable[Function]) -> set[str]:
     return {name for function in functions for name in callees(function) if name.startswith(RUNTIME)}
 
 
+@dataclass(frozen=True, slots=True)
+class NativeCode:
+    """Where native callers find a function: code for its machine signature, which gets `context` as a last argument unless that is 0."""
+
+    address: int
+    context: int
+    has_status: bool
+
+
 class NativeProgram:
     """A compiled unit.
 
-    For native callers: the functions in `may_trap` return {value, status}, those in `may_run_long` should run without the GIL; if `reset_top`, a call
-    leaves nothing on the heap that is still needed; `calls_host` tells whether host calls occur. A status goes to `failure`.
+    For native callers: `native_code(function)`; the functions in `may_run_long` should run without the GIL; if `reset_top`, a call leaves nothing on the
+    heap that is still needed; `calls_host` tells whether host calls occur. A status goes to `failure`.
     For display: `lowered_text` and `timings` (nanoseconds by stage).
     """
 
@@ -88,6 +98,10 @@ class NativeProgram:
         """Call with argument words; return (status, result word)."""
         raise NotImplementedError
 
+    def native_code(self, function: str) -> NativeCode:
+        """Return where native callers find a function of the unit."""
+        raise NotImplementedError
+
     def call(self, function: str, args: Sequence[object], fuel: int | None = None) -> object:
         """Call with values. Raises: Trap; whatever an extern raised; KeyboardInterrupt."""
         backend, heap = self.backend, self.heap
@@ -106,6 +120,7 @@ class NativeProgram:
                 raise self.failure(status)
             return heap.decode(word, result, self.names)
         finally:
+            heap.return_lent()
             backend.callbacks.depth = depth
             if depth:
                 backend.callbacks.enter(depth - 1)

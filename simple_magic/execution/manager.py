@@ -318,6 +318,7 @@ class LocalExecutionManager:
     def compiled(self, name: str, options: RunOptions | None = None) -> CompiledUnit:
         """Return the compiled unit that holds a function. Raises: MirError."""
         options = options or self.options()
+        choose_backend(options.backend)
         self._find(name)
         resolved = self.session.unit_of(name)
         key = (resolved.key, options)
@@ -559,6 +560,10 @@ class LocalExecutionManager:
         if engine is None:
             if backend == "interpreter":
                 engine = Interpreter(self._host)
+            elif backend == "cranelift":
+                from ..backends.cranelift import CraneliftBackend
+
+                engine = CraneliftBackend(self._host)
             else:
                 from ..backends.llvm import LlvmBackend
 
