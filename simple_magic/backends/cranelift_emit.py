@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..mir.analysis import local_types, reads, writes
+from ..mir.analysis import live_after, local_types, reads, writes
 from ..mir.diagnostics import Diagnostic, LoweringError
 from ..mir.model import Const, Function, Instruction, Operand, Place
 from ..mir.types import F32, F64, I64, TEXT, U64, Type, bit_width, is_integer, is_signed
@@ -76,6 +76,8 @@ class FunctionEmitter:
     def __post_init__(self) -> None:
         self.self = self.unit.callees[self.function.name]
         self.types = local_types(self.function)
+        self.position = "", 0
+        """The instruction whose rule is running: label and index."""
         self.stack_bytes = 0
         """What a `stack_check` of the function has taken."""
         self.scopes: list[tuple[str, str]] = []
@@ -85,6 +87,8 @@ class FunctionEmitter:
         """Of the locals behind the parameters."""
         self._scratch: dict[tuple[str, str], int] = {}
         self._assign_locals()
+        self.live_polls = live_after(self.function, "poll") if any(ins.op == "poll" for b in self.function.blocks for ins in b.instructions) else {}
+        """The locals that are needed after each poll, by its label and index."""
 
     # Locals
 
@@ -237,7 +241,9 @@ class FunctionEmitter:
         raise AssertionError(f"{label} is not in scope")
 
     def branch(self, label: str) -> None:
-        self.emit("br", self.depth_of(label))
+        """Go to a block, at the end of another one: what stands behind the innermost block comes next anyway."""
+        if self.scopes[-1] != ("block", label):
+            self.emit("br", self.depth_of(label))
 
     def step(self, step: Step) -> bool:
         """Follow a structural step; return whether it was one."""

@@ -13,7 +13,7 @@ from ..mir.diagnostics import printable
 from ..mir.model import Const, Function, Instruction, Module, encode_bits
 from ..mir.types import BOOL, CHAR, F32, F64, FLOATS, I8, I16, I32, I64, U8, U16, U32, U64, Fn, Type, bit_width, is_float, is_signed
 from ..passes.lower_calls import THUNK
-from ..runtime.layout import FLAG, NO_SITE, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE
+from ..runtime.layout import FLAG, MOST_POLL_SAVED, NO_SITE, POLL_SAVED, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD
 from . import wasm
 from .cranelift_emit import Callee, FunctionEmitter, UnitEmitter, wasm_type
 from .native import PUSH_FRAME, THROWN, is_helper, runtime_callees
@@ -404,15 +404,28 @@ def host_call(f: FunctionEmitter, ins: Instruction) -> None:
 
 
 def poll(f: FunctionEmitter, ins: Instruction) -> None:
-    """The flag is read atomically, since other threads write it: no optimiser may keep an old value."""
+    """The flag is read atomically, since other threads write it: no optimiser may keep an old value.
+
+    What the loop still needs is in memory during the call: the register allocator would give a value that lives across a call, however rare, a place
+    in memory for all of its life.
+    """
     f.emit("i32.const", 0)
     f.emit("i64.atomic.load", FLAG)
     f.emit("i64.eqz")
     f.emit("i32.eqz")
     f.open("if")
+    live = [(POLL_SAVED + WORD * index, f.locals[name], wasm_type(f.types[name])) for index, name in enumerate(f.live_polls[f.position][:MOST_POLL_SAVED])]
+    for offset, number, kind in live:
+        f.emit("i32.const", 0)
+        f.emit("local.get", number)
+        f.emit(f"{kind}.store", offset)
     f.emit("i64.const", f.site(ins))
     f.emit("call", f.unit.host["poll"])
     f.on_failure(lambda status: f.return_status(lambda: f.emit("local.get", status)))
+    for offset, number, kind in live:
+        f.emit("i32.const", 0)
+        f.emit(f"{kind}.load", offset)
+        f.emit("local.set", number)
     f.close()
 
 
@@ -460,7 +473,8 @@ def emit_function(unit: UnitEmitter, function: Function, export: str | None) -> 
     for step in structured(f.function):
         if f.step(step):
             continue
-        for ins in blocks[step.label].instructions:
+        for index, ins in enumerate(blocks[step.label].instructions):
+            f.position = step.label, index
             cranelift_rules[ins.op](f, ins)
             if ins.op not in VALUELESS:
                 f.pop(ins.dest)

@@ -24,7 +24,9 @@ from ..mir.types import Type
 from ..passes.lower import Lowered, lower, lower_runtime, touches_globals
 from ..passes.lower_calls import THUNK
 from ..passes.polls import may_run_long, may_trap
-from ..runtime.layout import FRAMES, FRAMES_KEPT, FUEL, HEAP_START, HEAP_TOP, NO_SITE, STACK_LIMIT, TRAP_SITE, WORD
+from ..runtime.layout import (
+    FRAMES, FRAMES_KEPT, FUEL, HEAP_START, HEAP_TOP, MOST_POLL_SAVED, NO_SITE, POLL_SAVED, STACK_LIMIT, TRAP_SITE, WORD,
+)  # fmt: skip
 from ..runtime.library import runtime_module
 from .base import Host, Unit
 from .callbacks import INTERNAL_CALLS, Callbacks
@@ -37,8 +39,8 @@ PUSH_FRAME = "rt.push_frame"
 THROWN = status_of_kind("uncaught_throw")
 COMPACT_AT = 16 << 20
 """Bytes by which the heap may grow, beside doubling, before the globals are compacted."""
-_SAVED = slice(TRAP_SITE // WORD, FRAMES // WORD + 2 * FRAMES_KEPT)
-"""The control words that a nested call must not change for the one around it."""
+_SAVED = (slice(STACK_LIMIT, FRAMES + 2 * WORD * FRAMES_KEPT), slice(POLL_SAVED, POLL_SAVED + WORD * MOST_POLL_SAVED))
+"""The parts of the heap, beside its top and limit, that a nested call must not change for the one around it."""
 
 
 def is_helper(name: str, entries: frozenset[str]) -> bool:
@@ -107,7 +109,7 @@ class NativeProgram:
         backend, heap = self.backend, self.heap
         params, result = self.signatures[function]
         depth, mark = backend.callbacks.depth, heap.mark()
-        saved = None if depth == 0 else (heap.words[_SAVED].tolist(), heap.read_word(FUEL), heap.read_word(STACK_LIMIT))
+        saved = [] if depth == 0 else [(part, bytes(heap.bytes[part])) for part in _SAVED]
         try:
             backend.callbacks.depth = depth + 1
             backend.callbacks.enter(depth)
@@ -125,12 +127,8 @@ class NativeProgram:
             if depth:
                 backend.callbacks.enter(depth - 1)
             backend.reclaim(self, mark)
-            if saved is not None:
-                words, fuel_left, stack_limit = saved
-                heap.write_word(FUEL, fuel_left)
-                heap.write_word(STACK_LIMIT, stack_limit)
-                for offset, word in enumerate(words, _SAVED.start):
-                    heap.words[offset] = word
+            for part, contents in saved:
+                heap.bytes[part] = contents
 
     def failure(self, status: int) -> BaseException:
         """Return what a call that ended with this status raises: the pending exception of the host, or the trap that the control words tell of."""
