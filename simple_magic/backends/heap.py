@@ -87,9 +87,10 @@ class Heap:
         """Give back everything above `top`, in constant time; a large part goes back to the system."""
         unused = self.mark()
         self.write_word(HEAP_TOP, top)
-        start = -(-top // mmap.PAGESIZE) * mmap.PAGESIZE
-        if unused - start >= LARGE_TAIL and hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED, start, unused - start)
+        start, end = -(-top // mmap.PAGESIZE) * mmap.PAGESIZE, unused // mmap.PAGESIZE * mmap.PAGESIZE
+        if end - start >= LARGE_TAIL and hasattr(mmap, "MADV_DONTNEED"):
+            # Whole pages only: the last one may hold interned texts.
+            self._memory.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     @property
     def limit(self) -> int:
