@@ -410,7 +410,6 @@ def emit_unit(module: Module, traps: frozenset[str], surroundings: Surroundings,
     for function in module.functions:
         lines += emit_function(unit, function, "" if function.name in entries else "internal ")
     parts = [surroundings.header]
-    if table:
-        parts.append(f"@table = internal constant [{len(table)} x ptr] [{', '.join(f'ptr {own[name].symbol}' for name in table)}]")
+    parts.append(f"@table = internal constant [{len(table)} x ptr] [{', '.join(f'ptr {own[name].symbol}' for name in table)}]")
     parts += [*unit.declarations.values(), *lines, ATTRIBUTES + METADATA]
     return UnitText("\n".join(parts), {name: callee.symbol[1:] for name, callee in own.items()})
