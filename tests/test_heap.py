@@ -197,6 +197,16 @@ def test_mark_and_release(heap):
     assert heap.read_word(mark + (1 << 20)) == 0
 
 
+def test_giving_back_a_full_heap_keeps_interned_texts():
+    heap = Heap(MappedMemory(16 << 20))
+    offset = heap.intern_text("kept")
+    before = bytes(heap.bytes[offset : heap.limit + 64])
+    heap.write_word(HEAP_TOP, heap.limit)
+    heap.release(HEAP_START)
+    assert bytes(heap.bytes[offset : heap.limit + 64]) == before and heap.intern_text("kept") == offset
+    heap.close()
+
+
 def test_globals_are_words(heap):
     heap.write_global(3, -5)
     assert heap.read_global(3) == -5

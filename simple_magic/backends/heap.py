@@ -123,9 +123,10 @@ class Heap:
         """Give back everything above `top`, in constant time; a large part goes back to the system."""
         unused = self.mark()
         self.write_word(HEAP_TOP, top)
-        start = -(-top // mmap.PAGESIZE) * mmap.PAGESIZE
-        if unused - start >= LARGE_TAIL:
-            self.memory.discard(start, unused - start)
+        start, end = -(-top // mmap.PAGESIZE) * mmap.PAGESIZE, unused // mmap.PAGESIZE * mmap.PAGESIZE
+        if end - start >= LARGE_TAIL:
+            # Whole pages only: the last one may hold interned texts.
+            self.memory.discard(start, end - start)
 
     @property
     def limit(self) -> int:
