@@ -8,6 +8,7 @@ A `Diagnostic` is data; text is made on display. One error tree:
         VerifyError       it can be read, but breaks a rule
         LoweringError     a back end cannot do it
       Trap                a run-time failure that the language defines
+      CrashError          the process of an isolated call died
 
 `codes.py` beside this file holds the paragraph behind each code.
 """
@@ -72,7 +73,7 @@ class MirError(SimpleError):
     def __str__(self) -> str:
         return "\n\n".join(render(d, self.sources) for d in self.diagnostics)
 
-    def __reduce__(self):  # noqa: ANN204
+    def __reduce__(self):
         return type(self), (self.diagnostics, self.sources)
 
 
@@ -86,6 +87,28 @@ class VerifyError(MirError):
 
 class LoweringError(MirError):
     """A back end cannot execute the program."""
+
+
+class CrashError(SimpleError):
+    """The child process of an isolated call died: a bug in a back end, or somebody ended it.
+
+    ending: "SIGSEGV" or "exit code 1"; doing: what the child did; last_words: the first line that it wrote to standard error.
+    """
+
+    def __init__(self, ending: str, doing: str, backend: str, last_words: str = "") -> None:
+        self.ending = ending
+        self.doing = doing
+        self.backend = backend
+        self.last_words = last_words
+        super().__init__(ending, doing, backend, last_words)
+
+    def __str__(self) -> str:
+        other = "llvm" if self.backend == "interpreter" else "interpreter"
+        text = (
+            f"{self.ending} ended the isolated process of the {self.backend} back end while {self.doing}: definitions are kept, globals are as before "
+            f"the call, and the next isolated call starts a new process; if it happens again, run with the {other} back end and report the program"
+        )
+        return f"{text}\n  = note: the process said: {printable(self.last_words)}" if self.last_words else text
 
 
 TRAP_KINDS = (
@@ -142,7 +165,7 @@ class Trap(SimpleError):
             lines.append(f"   called from {frame.function} ({place})")
         return "\n".join(lines)
 
-    def __reduce__(self):  # noqa: ANN204
+    def __reduce__(self):
         return type(self), (self.kind, self.message, self.origin, self.frames, self.frames_omitted, self.payload)
 
 
@@ -163,7 +186,7 @@ class Reporter:
         else:
             self.dropped += kind
 
-    def error(self, code: str, message: str, span: Span | None = None, **more) -> None:  # noqa: ANN003
+    def error(self, code: str, message: str, span: Span | None = None, **more) -> None:
         self.report(Diagnostic(code, message, span, **more))
 
     def errors(self) -> tuple[Diagnostic, ...]:
