@@ -44,6 +44,7 @@ from ..passes.semantics import MODELS, apply_semantics
 from . import externs
 from .callables import make_live_callable
 from .defaults import ENGINE_NAMES, choose_backend
+from .limits import changed_limits
 from .output import Output
 from .ownership import Ownership
 from .results import CodeInfo, CopiedArrayWarning, ExecutionResult
@@ -273,6 +274,41 @@ class LocalExecutionManager:
         """Run in a child process from now on, or no longer; definitions and globals stay."""
         self._isolated = bool(isolated)
         self._invalidate_callables()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Set the limits from now on; definitions and globals stay. Another limit on memory means new heaps, so all code is compiled again."""
+        with self.ownership.held() as outermost:
+            if not outermost:
+                raise SimpleError("limits cannot be changed by a function that a running program called")
+            if limits.memory != self.limits.memory:
+                self._read_into_pending()
+                self._globals_in = None
+                self._end_engines()
+            self._use_limits(limits)
+            self._invalidate_callables()
+
+    @contextmanager
+    def limited(self, options: RunOptions | None = None, **changes: int | None) -> Iterator[None]:
+        """Change limits for the calls in a `with` block: memory, stack, output, unit_instructions, frames; None changes nothing.
+
+        Raises: ValueError for the memory of a native engine in this process: its heap is reserved once, compiled code knows its address, and globals
+        lie in it. An isolated call can have any: it gets a new child process.
+        """
+        options = options or self.options()
+        with self.ownership.held() as outermost:
+            before, wanted = self.limits, changed_limits(self.limits, **changes)
+            if wanted.memory != before.memory and not (outermost and (options.isolated or options.backend == "interpreter")):
+                raise ValueError(f"the memory of the {options.backend} back end cannot change for one call, because its heap is reserved once and holds the "
+                                 "globals; make the call isolated, or change the default (%config SimpleMagics.memory, set_limits)")  # fmt: skip
+            self._use_limits(wanted)
+        try:
+            yield
+        finally:
+            self._use_limits(before)
+
+    def _use_limits(self, limits: Limits) -> None:
+        self.limits = self._host.limits = limits
+        self._host.output.limit = limits.output
 
     def clear_error(self) -> None:
         self.last_error = ""
@@ -607,18 +643,21 @@ class LocalExecutionManager:
             if not outermost:
                 raise SimpleError("a manager cannot be cleaned up by a function that its program called")
             self._invalidate_callables()
-            for unit in self._units.values():
-                unit.program.close()
-            self._units.clear()
             for child in self.children.by_handle.values():
                 child.cleanup()
             self.children = externs.Children()
-            for engine in self._engines.values():
-                engine.close()
-            self._engines.clear()
+            self._end_engines()
             self.session = Session()
             self._slots, self._pending_globals, self._globals_in = {}, {}, None
             self.last_error = ""
+
+    def _end_engines(self) -> None:
+        for unit in self._units.values():
+            unit.program.close()
+        self._units.clear()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
 
     def close(self) -> None:
         """Clean up for good; every further use raises SimpleError. Closing twice is fine."""
