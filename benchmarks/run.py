@@ -125,6 +125,20 @@ def compile_latency() -> None:
     print(table(("engine", "min ms", "median ms"), rows, "define a small function and call it once"), "\n")
 
 
+def isolated_latency() -> None:
+    """Print what a call in a child process costs, and its start."""
+    a, b = np.arange(1000.0), np.ones(1000)
+    with LocalExecutionManager("llvm") as em:
+        em.compile(SOURCE)
+        start = time.perf_counter_ns()
+        em.execute("add", 1, 2, isolated=True)
+        print(f"first isolated call, with the start of the child: {(time.perf_counter_ns() - start) / 1e6:.0f} ms\n")
+        report("execute: a call with two integers",
+               {"in process": lambda: em.execute("add", 20, 22), "isolated": lambda: em.execute("add", 20, 22, isolated=True)}, 200)  # fmt: skip
+        report("execute: dot product of 1,000 elements",
+               {"in process": lambda: em.execute("dot", a, b), "isolated": lambda: em.execute("dot", a, b, isolated=True)}, 200)  # fmt: skip
+
+
 def main() -> None:
     """Run every comparison."""
     prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -144,6 +158,7 @@ def main() -> None:
         target = np.zeros(1_000_000)
         report("b += 0 * a over 1,000,000 elements", {"simple_magic": lambda: axpy(0.0, big, target), "numpy": lambda: np.add(target, 0.0 * big, out=target) is None or None}, 5)
     compile_latency()
+    isolated_latency()
 
 
 if __name__ == "__main__":

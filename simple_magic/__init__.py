@@ -25,6 +25,7 @@ _HOMES = {
     "explain": "mir.codes",
     "Trap": "mir.diagnostics",
     "MirError": "mir.diagnostics",
+    "CrashError": "mir.diagnostics",
     "SimpleError": "mir.diagnostics",
     "Limits": "backends.base",
     "LocalExecutionManager": "execution.manager",

@@ -38,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
     from .execution.manager import LocalExecutionManager
 
     name, content = _read(options.file)
-    with LocalExecutionManager(options.backend, opt_level=options.opt, semantics=options.semantics) as manager:
+    with LocalExecutionManager(options.backend, opt_level=options.opt, semantics=options.semantics, isolated=options.isolated) as manager:
         info = manager.compile(content, cell=name)
         for warning in info.warnings:
             print(render(warning, {name: content}), file=sys.stderr)
@@ -173,6 +173,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--semantics", default="reference")
     run.add_argument("--fuel", type=int, help="instructions that may run")
     run.add_argument("--timeout", type=float, help="seconds")
+    run.add_argument("--isolated", action="store_true", help="run in a child process")
     check = command("check", _check, "Verify files and print every diagnostic.")
     check.add_argument("files", nargs="+")
     fmt = command("fmt", _fmt, "Rewrite files in canonical form; comments stay.")

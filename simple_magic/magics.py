@@ -9,7 +9,8 @@ import ast
 import builtins
 import shlex
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from keyword import iskeyword
 from typing import TypeVar
@@ -19,12 +20,14 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
-from traitlets import Enum, Integer, observe
+from traitlets import Bool, Enum, Float, Integer, TraitError, TraitType, observe
 
+from .backends.base import Limits
 from .doctor import report as doctor_report
 from .execution.compare import compare, same_value
-from .execution.defaults import BACKENDS, ENGINE_NAMES
+from .execution.defaults import BACKENDS
 from .execution.export import export
+from .execution.limits import changed_limits, parse_size
 from .execution.manager import LocalExecutionManager, RunOptions
 from .mir.ops import USER_OPS
 from .passes.semantics import MODELS
@@ -43,6 +46,22 @@ class ExpectationError(AssertionError):
         return [f"ExpectationError: {self}"]
 
 
+class Size(TraitType):
+    """A number of bytes or characters, or text such as "64M"."""
+
+    info_text = "a number above 0, or a text such as '64M' or '1G'"
+
+    def validate(self, _owner: object, value: object) -> int:
+        try:
+            return parse_size(value)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise TraitError(str(error)) from None
+
+
+LIMITS = {"memory": "memory", "stack": "stack", "output_limit": "output", "compile_limit": "unit_instructions"}
+"""Settings that are limits: trait and option by what `Limits` calls it."""
+
+
 @magics_class
 class SimpleMagics(Magics):
     """Simple MIR in cells. `%config SimpleMagics` shows the settings."""
@@ -51,19 +70,35 @@ class SimpleMagics(Magics):
     opt_level = Integer(2, min=0, max=3, help="The optimisation level of native back ends.").tag(config=True)
     semantics = Enum(tuple(MODELS), default_value="reference", help="The semantics model: which instructions copy.").tag(config=True)
 
+    isolated = Bool(False, help="Run in a child process: a crash of a back end then costs no kernel.").tag(config=True)
+    timeout = Float(None, allow_none=True, help="How many seconds a cell's run may take; None: as long as it wants.").tag(config=True)
+    memory = Size(Limits.memory, help="Bytes that programs may use, such as '2G'; a change compiles everything again.").tag(config=True)
+    stack = Size(Limits.stack, help="Bytes of stack of native programs; the interpreter gets frames in proportion.").tag(config=True)
+    output_limit = Size(Limits.output, help="Characters that one call may write.").tag(config=True)
+    compile_limit = Size(Limits.unit_instructions, help="Instructions that one cell, or one function with all it reaches, may hold.").tag(config=True)
+
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.ip = shell
-        self.manager = LocalExecutionManager(self.backend, opt_level=self.opt_level, semantics=self.semantics)
+        self.manager = LocalExecutionManager(self.backend, opt_level=self.opt_level, semantics=self.semantics, isolated=self.isolated, limits=self._limits())
         self.bound: dict[str, object] = {}
         self.matcher: Callable | None = None
 
-    @observe("backend", "opt_level", "semantics")
+    def _limits(self) -> Limits:
+        return changed_limits(Limits(), **{field: getattr(self, trait) for trait, field in LIMITS.items()})
+
+    @observe("backend", "opt_level", "semantics", "isolated", *LIMITS)
     def _settings_changed(self, change: dict) -> None:
-        if getattr(self, "manager", None) is None:
+        manager = getattr(self, "manager", None)
+        if manager is None:
             return
-        apply: dict[str, Callable[..., None]] = {"backend": self.manager.set_backend, "opt_level": self.manager.set_opt_level, "semantics": self.manager.set_semantics}  # fmt: skip
-        _as_usage(apply[change["name"]], change["new"])
+        apply: dict[str, Callable[..., None]] = {
+            "backend": manager.set_backend, "opt_level": manager.set_opt_level, "semantics": manager.set_semantics, "isolated": manager.set_isolated,
+        }  # fmt: skip
+        if change["name"] in LIMITS:
+            _as_usage(manager.set_limits, self._limits())
+        else:
+            _as_usage(apply[change["name"]], change["new"])
 
     @magic_arguments()
     @argument("entry", nargs="?", help="The function to run; default: main, if the cell defines it.")
@@ -78,6 +113,12 @@ class SimpleMagics(Magics):
     @argument("--expect", help="A Python literal; the cell fails if the result is another.")
     @argument("--fuel", type=int, help="How many instructions may run.")
     @argument("--timeout", type=float, help="How many seconds the run may take.")
+    @argument("--isolated", action="store_true", default=None, help="Run in a child process: should a back end crash, the kernel and its state live on.")
+    @argument("--memory", help="Bytes that the run may use, such as 64M: with --isolated or the interpreter. Else the heap, which holds the globals, "
+              "is reserved once: %%config SimpleMagics.memory = '64M'.")  # fmt: skip
+    @argument("--stack", help="Bytes of stack of this run, such as 256k, within the thread's own (8M on most systems).")
+    @argument("--output-limit", help="Characters that the run may write.")
+    @argument("--compile-limit", help="Instructions that the cell, or one function with all it reaches, may hold.")
     @argument("--json", action="store_true", help="The cell holds the JSON form, not text.")
     @no_var_expand
     @needs_local_scope
@@ -98,8 +139,14 @@ class SimpleMagics(Magics):
         for view in wanted:
             if view not in VIEWS:
                 raise UsageError(f"--show {view}: choose among {', '.join(VIEWS)}")
-        run_options = _as_usage(lambda: self.manager.options(backend=options.backend, semantics=options.semantics, opt_level=options.opt, fuel=options.fuel))
-        arguments = self._arguments(options, local_ns or {})
+        run_options = _as_usage(lambda: self.manager.options(backend=options.backend, semantics=options.semantics, opt_level=options.opt, fuel=options.fuel,
+                                                             isolated=options.isolated))  # fmt: skip
+        limits = _as_usage(lambda: {field: parse_size(size) for trait, field in LIMITS.items() if (size := getattr(options, trait)) is not None})
+        with _limited(self.manager, run_options, limits):
+            return self._run_cell(line, cell, options, run_options, wanted, local_ns or {})
+
+    def _run_cell(self, line: str, cell: str, options: Namespace, run_options: RunOptions, wanted: Sequence[str], local_ns: dict) -> CellResult:
+        arguments = self._arguments(options, local_ns)
         name = f"In[{self.ip.displayhook.prompt_count}]"
         # The magic's own line is line 1 of the cell, as the editor counts.
         source = cell if options.json else f"%%simple_jit {line}".rstrip() + "\n" + cell
@@ -120,7 +167,7 @@ class SimpleMagics(Magics):
         if "timings" in wanted:
             views = (*views, timings_table(timings))
         call = f"{entry}({', '.join(shorten(repr(a), 40) for a in arguments)})"
-        return CellResult(value, bool(entry), call, ENGINE_NAMES[run_options.backend], run_options.semantics, info, bound, timings, views)
+        return CellResult(value, bool(entry), call, run_options.engine_name, run_options.semantics, info, bound, timings, views)
 
     def _implicit_entry(self, names: Sequence[str], arguments: Sequence[object]) -> str:
         """Return "main" if the cell defines it and it can run: without arguments a `main` that wants some is only defined."""
@@ -130,7 +177,8 @@ class SimpleMagics(Magics):
 
     def _run(self, entry: str, arguments: Sequence[object], run_options: RunOptions, options: Namespace) -> tuple[object, dict[str, int]]:
         try:
-            value, timings = self.manager.run(entry, arguments, run_options, options.fuel, options.timeout)
+            timeout = self.timeout if options.timeout is None else options.timeout
+            value, timings = self.manager.run(entry, arguments, run_options, options.fuel, timeout)
         except (TypeError, OverflowError) as error:
             if hasattr(error, "__notes__"):
                 raise
@@ -247,6 +295,14 @@ def _as_usage(action: Callable[..., R], *args: object) -> R:
         raise UsageError(str(error)) from None
 
 
+@contextmanager
+def _limited(manager: LocalExecutionManager, run_options: RunOptions, limits: Mapping[str, int]) -> Iterator[None]:
+    """Let limits hold for a cell. Raises: UsageError for one that cannot change for a cell."""
+    with ExitStack() as stack:
+        _as_usage(lambda: stack.enter_context(manager.limited(run_options, **limits)))
+        yield
+
+
 def shorten(text: str, width: int) -> str:
     """Return `text` on one line of at most `width` characters."""
     line = " ".join(text.split())
@@ -361,7 +417,8 @@ def completions(magics: SimpleMagics, text: str, line: str) -> list[str]:
     """Return what can stand at the end of a line inside a `%%simple_jit` cell: opcodes, or names of the session."""
     words = line.split()
     if line.startswith("%"):
-        known = ["--backend", "--opt", "--semantics", "--args", "--show", "--expect", "--fuel", "--timeout", "--json", *SUBCOMMANDS]
+        known = ["--backend", "--opt", "--semantics", "--args", "--show", "--expect", "--fuel", "--timeout", "--isolated", "--memory", "--stack", "--output-limit",
+                 "--compile-limit", "--json", *SUBCOMMANDS]  # fmt: skip
     elif not words or (len(words) == 1 and words[0] == text) or "=" in words[-2:]:
         known = [*USER_OPS, "fn", "struct", "class", "enum", "global", "extern"]
     else:

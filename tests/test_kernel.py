@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -151,3 +153,57 @@ def test_two_kernels_at_once_do_not_see_each_other():
             kernel.run(f"%%simple_jit\nfn f() -> i64:\nentry:\n  ret {value}\n")
         assert one.run("", v="f()").expressions == {"v": "1"}
         assert two.run("", v="f()").expressions == {"v": "2"}
+
+
+CRASH_ME = "%%simple_jit spin --isolated\nglobal iso: i64\nfn spin():\nentry:\n  store_global @iso, 5\n  goto again\nagain:\n  goto again\nfn iso_peek() -> i64:\nentry:\n  v = load_global @iso\n  ret v\n"
+PID = "next(e.pid for e in __import__('simple_magic').current_manager()._engines.values() if hasattr(e, 'pid'))"
+
+
+def test_isolated_cells_survive_a_crash_and_an_interrupt(kernel):
+    outcome = kernel.run("%%simple_jit iso_set --isolated --args 3\nglobal iso: i64\nfn iso_set(v: i64):\nentry:\n  store_global @iso, v\n  ret\n", pid=PID)
+    assert outcome.error is None and "llvm-jit (isolated)" in outcome.text
+    pid = int(outcome.expressions["pid"])
+    message = kernel.start(CRASH_ME)
+    time.sleep(0.7)
+    os.kill(pid, signal.SIGSEGV)
+    outcome = kernel.finish(message)
+    assert outcome.error is not None and outcome.error[0] == "CrashError" and "SIGSEGV" in outcome.error[1]
+    assert "Traceback" not in "\n".join(outcome.error[2])
+    assert kernel.run("", v="iso_peek()").expressions == {"v": "3"}, "what the crashed call wrote is gone, everything else is there"
+    message = kernel.start(CRASH_ME)
+    time.sleep(1)
+    start = time.monotonic()
+    kernel.interrupt()
+    outcome = kernel.finish(message, timeout=20)
+    assert outcome.error is not None and outcome.error[0] == "KeyboardInterrupt"
+    assert time.monotonic() - start < 10
+    assert kernel.run("", v="iso_peek()").expressions == {"v": "5"}
+
+
+def test_limits_of_a_cell_and_of_the_settings(kernel):
+    flood = "fn flood():\nentry:\n  goto again\nagain:\n  print 1\n  goto again\n"
+    hoard = "fn hoard():\nentry:\n  a: [i64] = array 1\n  goto again\nagain:\n  push a, 7\n  goto again\n"
+    deep = "fn deep(k: i64) -> i64:\nentry:\n  v = call deep(k)\n  v = add v, 1\n  ret v\n"
+    spin = "fn spin():\nentry:\n  goto again\nagain:\n  goto again\n"
+    for options, source, expected in (
+        ("flood --output-limit 100", flood, "output_limit"), ("hoard --memory 8M --isolated", hoard, "out_of_memory"), ("spin --timeout 0.2", spin, "timeout"),
+        ("deep --stack 32k --args 1", deep, "stack_overflow"), ("spin --compile-limit 1", spin, "E0604"), ("hoard --memory 8M", hoard, "reserved once"),
+        ("hoard --memory x", hoard, "is not a size"), ("hoard --memory 8M --backend interpreter", hoard, "out_of_memory"),
+    ):  # fmt: skip
+        outcome = kernel.run(f"%%simple_jit {options}\n{source}")
+        assert outcome.error is not None and expected in outcome.error[1].split("\n")[0], (options, outcome)
+        assert kernel.run("x = 1").error is None
+    for setting, source, call, expected in (
+        ("timeout = 0.2", spin, "spin", "timeout"), ("output_limit = '1k'", flood, "flood", "output_limit"), ("memory = '16M'", hoard, "hoard", "out_of_memory"),
+        ("compile_limit = 1", spin, "spin", "E0604"), ("isolated = True", "fn f() -> i64:\nentry:\n  ret 1\n", "f", ""),
+    ):  # fmt: skip
+        name = setting.split()[0]
+        assert kernel.run(f"%config SimpleMagics.{setting}").error is None
+        outcome = kernel.run(f"%%simple_jit {call}\n{source}")
+        if expected:
+            assert outcome.error is not None and expected in outcome.error[1].split("\n")[0], (setting, outcome)
+        else:
+            assert "(isolated)" in outcome.text
+        kernel.run(f"from simple_magic.magics import current_magics\n_m = current_magics(get_ipython()); _m.{name} = _m.traits()[{name!r}].default_value")
+    assert "is not a size" in kernel.run("%config SimpleMagics.memory = 'much'").stderr
+    assert "isolated" in kernel.run("print(get_ipython().find_cell_magic('simple_jit').__doc__)").stdout

@@ -774,13 +774,13 @@ def _same(value: object) -> object:
 
 # Values among themselves
 
-_LEAVES = frozenset((int, float, bool, str, type(None)))
+LEAVES = frozenset((int, float, bool, str, type(None)))
 
 
-def _parts(value: object) -> Sequence:
+def parts_of(value: object) -> Sequence:
     """Return the values inside a value that are not leaves for certain."""
     if isinstance(value, ArrayValue):
-        return () if isinstance(value.items, memoryview) or _LEAVES.issuperset(map(type, value.items)) else value.items
+        return () if isinstance(value.items, memoryview) or LEAVES.issuperset(map(type, value.items)) else value.items
     if isinstance(value, DictValue):
         return tuple(value.items.values())
     if isinstance(value, (StructValue, EnumValue)):
@@ -799,12 +799,12 @@ def _lent_arrays(values: Iterable) -> Iterable[ArrayValue]:
     todo, seen = list(values), set()
     while todo:
         value = todo.pop()
-        if type(value) in _LEAVES or id(value) in seen:
+        if type(value) in LEAVES or id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, ArrayValue) and isinstance(value.items, memoryview):
             yield value
-        todo.extend(_parts(value))
+        todo.extend(parts_of(value))
 
 
 def is_lent(value: object) -> bool:
@@ -824,13 +824,13 @@ def copy_values(values: Mapping[str, object]) -> dict[str, object]:
     shared: dict[int, object] = {}
 
     def enter(value: object, target: Any, key: Any) -> _Frame | None:
-        if type(value) in _LEAVES:
+        if type(value) in LEAVES:
             target[key] = value
             return None
         if id(value) in shared:
             target[key] = shared[id(value)]
             return None
-        parts = _parts(value)
+        parts = parts_of(value)
         copied: list = [None] * len(parts)
         build = _IMMUTABLE_COPIES.get(type(value))
         if build is not None:

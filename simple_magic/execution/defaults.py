@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from ..backends.engines import ENGINE_NAMES
+
+__all__ = ["BACKENDS", "ENGINE_NAMES", "choose_backend", "get_jit_backend", "normalise_backend", "set_jit_backend"]
+
 BACKENDS = ("auto", "interpreter", "llvm", "cranelift")
 """What a user may ask for."""
-ENGINE_NAMES = {"interpreter": "interpreter", "llvm": "llvm-jit", "cranelift": "cranelift-jit"}
-"""The name under which each engine reports itself."""
 
 _default = "auto"
 

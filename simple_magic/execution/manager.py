@@ -24,10 +24,11 @@ from io import StringIO
 from typing import Protocol
 from warnings import warn
 
-from ..backends import numbers
 from ..backends.base import Backend, Limits, Program, Unit
-from ..backends.interpreter import Interpreter, zero_value
+from ..backends.engines import INTERNAL_EXTERNS, make_engine
+from ..backends.interpreter import zero_value
 from ..backends.interrupt import InterruptFlag
+from ..backends.isolated import ISOLATED
 from ..backends.values import copy_values, detach_lent, from_python, is_lent, to_python
 from ..backends.wrapper import CallState
 from ..mir.analysis import local_types
@@ -44,6 +45,7 @@ from ..passes.semantics import MODELS, apply_semantics
 from . import externs
 from .callables import make_live_callable
 from .defaults import ENGINE_NAMES, choose_backend
+from .limits import changed_limits
 from .output import Output
 from .ownership import Ownership
 from .results import CodeInfo, CopiedArrayWarning, ExecutionResult
@@ -69,12 +71,23 @@ class ExecutionManager(Protocol):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run: back end (short name), semantics model, optimisation level, and whether fuel is counted."""
+    """How to run: back end (short name), semantics model, optimisation level, whether fuel is counted, and whether in a child process."""
 
     backend: str
     semantics: str
     opt_level: int
     fuelled: bool = False
+    isolated: bool = False
+
+    @property
+    def engine(self) -> str:
+        """The engine's key: "llvm", or "llvm (isolated)"."""
+        return self.backend + ISOLATED * self.isolated
+
+    @property
+    def engine_name(self) -> str:
+        """What the engine reports itself as: "llvm-jit", or "llvm-jit (isolated)"."""
+        return ENGINE_NAMES[self.backend] + ISOLATED * self.isolated
 
 
 @dataclass
@@ -130,27 +143,16 @@ class _Host:
             raise
 
 
-def _print(host: _Host, args: Sequence[object], _types: Sequence[Type]) -> None:
-    host.write(f"{args[0]}\n")
-
-
-INTERNAL_EXTERNS: dict[str, Callable[[_Host, Sequence[object], Sequence[Type]], object]] = {
-    "rt_print": _print,
-    "rt_float_text": lambda _host, args, types: numbers.float_text(args[0], types[0]),  # type: ignore[arg-type]
-    "rt_parse_float": lambda _host, args, _types: numbers.parse_float_option(args[0]),  # type: ignore[arg-type]
-}
-"""Host functions that `lower` calls by itself; programs cannot declare them."""
-
-
 class LocalExecutionManager:
     """A session of Simple MIR and the engines that run it, in this process.
 
-    backend: "auto", "interpreter", "llvm" or "cranelift". limits: bounds on memory, stack and output. See the module docstring for the rest.
+    backend: "auto", "interpreter", "llvm" or "cranelift". limits: bounds on memory, stack and output. isolated: run in a child process, unless a call
+    says otherwise. See the module docstring for the rest.
     A manager runs one outermost call at a time; other threads wait. For parallel native calls use two managers.
     """
 
     def __init__(self, backend: str = "auto", *, opt_level: int = 2, semantics: str = DEFAULT_SEMANTICS, limits: Limits | None = None,
-                 depth: int = 0, allow_files: bool = False) -> None:  # fmt: skip
+                 depth: int = 0, allow_files: bool = False, isolated: bool = False) -> None:  # fmt: skip
         self._backend, self.backend_reason = choose_backend(backend)
         self.limits = limits or Limits()
         self.depth = depth
@@ -159,6 +161,8 @@ class LocalExecutionManager:
         self.children = externs.Children()
         self.last_error = ""
         self.ownership = Ownership()
+        self._running: RunOptions | None = None
+        self.set_isolated(isolated)
         self.set_opt_level(opt_level)
         self.set_semantics(semantics)
         self._host = _Host(weakref.ref(self), self.limits, Output(self.limits.output), InterruptFlag())
@@ -198,8 +202,13 @@ class LocalExecutionManager:
 
     @property
     def backend_name(self) -> str:
-        """The engine that really runs: "llvm-jit", "cranelift-jit" or "interpreter"."""
-        return ENGINE_NAMES[self._backend]
+        """The engine that really runs: "llvm-jit", "cranelift-jit" or "interpreter", with " (isolated)" behind it if that is so."""
+        return ENGINE_NAMES[self._backend] + ISOLATED * self.isolated
+
+    @property
+    def isolated(self) -> bool:
+        """Whether calls run in a child process: the default, or what the running call was told, which holds for the calls inside it."""
+        return self._isolated if self._running is None or not self.ownership.is_mine else self._running.isolated
 
     @property
     def opt_level(self) -> int:
@@ -262,6 +271,46 @@ class LocalExecutionManager:
         self._semantics = _known_model(model)
         self._invalidate_callables()
 
+    def set_isolated(self, isolated: bool) -> None:
+        """Run in a child process from now on, or no longer; definitions and globals stay."""
+        self._isolated = bool(isolated)
+        self._invalidate_callables()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Set the limits from now on; definitions and globals stay. Another limit on memory means new heaps, so all code is compiled again."""
+        with self.ownership.held() as outermost:
+            if not outermost:
+                raise SimpleError("limits cannot be changed by a function that a running program called")
+            if limits.memory != self.limits.memory:
+                self._read_into_pending()
+                self._globals_in = None
+                self._end_engines()
+            self._use_limits(limits)
+            self._invalidate_callables()
+
+    @contextmanager
+    def limited(self, options: RunOptions | None = None, **changes: int | None) -> Iterator[None]:
+        """Change limits for the calls in a `with` block: memory, stack, output, unit_instructions, frames; None changes nothing.
+
+        Raises: ValueError for the memory of a native engine in this process: its heap is reserved once, compiled code knows its address, and globals
+        lie in it. An isolated call can have any: it gets a new child process.
+        """
+        options = options or self.options()
+        with self.ownership.held() as outermost:
+            before, wanted = self.limits, changed_limits(self.limits, **changes)
+            if wanted.memory != before.memory and not (outermost and (options.isolated or options.backend == "interpreter")):
+                raise ValueError(f"the memory of the {options.backend} back end cannot change for one call, because its heap is reserved once and holds the "
+                                 "globals; make the call isolated, or change the default (%config SimpleMagics.memory, set_limits)")  # fmt: skip
+            self._use_limits(wanted)
+        try:
+            yield
+        finally:
+            self._use_limits(before)
+
+    def _use_limits(self, limits: Limits) -> None:
+        self.limits = self._host.limits = limits
+        self._host.output.limit = limits.output
+
     def clear_error(self) -> None:
         self.last_error = ""
 
@@ -305,7 +354,8 @@ class LocalExecutionManager:
             self._retire_units()
             self._invalidate_callables()
 
-    def options(self, *, backend: str | None = None, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None) -> RunOptions:
+    def options(self, *, backend: str | None = None, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None,
+                isolated: bool | None = None) -> RunOptions:  # fmt: skip
         """Return the options of a run: what is given, else the manager's defaults. Raises: ValueError."""
         chosen = self._backend if backend is None else choose_backend(backend)[0]
         level = self._opt_level if opt_level is None else opt_level
@@ -313,7 +363,8 @@ class LocalExecutionManager:
             raise ValueError(f"optimisation level {level!r} is not one of 0, 1, 2, 3")
         if fuel is not None and not 0 <= fuel < 2**63:
             raise ValueError(f"fuel must be between 0 and 2**63 - 1, got {fuel}")
-        return RunOptions(chosen, self._semantics if semantics is None else _known_model(semantics), int(level), fuel is not None)
+        model = self._semantics if semantics is None else _known_model(semantics)
+        return RunOptions(chosen, model, int(level), fuel is not None, self.isolated if isolated is None else bool(isolated))
 
     def compiled(self, name: str, options: RunOptions | None = None) -> CompiledUnit:
         """Return the compiled unit that holds a function. Raises: MirError."""
@@ -351,7 +402,7 @@ class LocalExecutionManager:
         module = self._apply_passes(resolved, options)
         timings = {"passes": time.perf_counter_ns() - start}
         start = time.perf_counter_ns()
-        program = self._engine(options.backend).compile(Unit(module, resolved.key, dict(self._slots)), options.opt_level)
+        program = self._engine(options.engine).compile(Unit(module, resolved.key, dict(self._slots)), options.opt_level)
         timings.update(getattr(program, "timings", {}) or {"compile": time.perf_counter_ns() - start})
         items = {item.name: self.session.definitions[item.name].item for item in resolved.module.items}
         names = Names.of(resolved.module)
@@ -361,14 +412,14 @@ class LocalExecutionManager:
     # Running
 
     def execute(self, name: str, /, *args: object, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None,
-                timeout: float | None = None, backend: str | None = None) -> object:  # fmt: skip
+                timeout: float | None = None, backend: str | None = None, isolated: bool | None = None) -> object:  # fmt: skip
         """Call a function with Python arguments and return its result as a Python object.
 
-        fuel: instructions as written that may run; timeout: seconds. Raises: MirError, Trap, TypeError and OverflowError for arguments that do not
-        fit, KeyboardInterrupt, and whatever an extern raised.
+        fuel: instructions as written that may run; timeout: seconds; isolated: run in a child process. Raises: MirError, Trap, TypeError and
+        OverflowError for arguments that do not fit, KeyboardInterrupt, whatever an extern raised, and CrashError if the child process died.
         """
         with self._reporting():
-            options = self.options(backend=backend, semantics=semantics, opt_level=opt_level, fuel=fuel)
+            options = self.options(backend=backend, semantics=semantics, opt_level=opt_level, fuel=fuel, isolated=isolated)
             return self._run(name, args, options, fuel, timeout)[0]
 
     def run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None = None, timeout: float | None = None) -> tuple[object, dict[str, int]]:
@@ -377,9 +428,9 @@ class LocalExecutionManager:
             return self._run(name, args, options, fuel, timeout)
 
     def execute_captured(self, name: str, /, *args: object, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None,
-                         timeout: float | None = None, backend: str | None = None) -> ExecutionResult:  # fmt: skip
+                         timeout: float | None = None, backend: str | None = None, isolated: bool | None = None) -> ExecutionResult:  # fmt: skip
         """Like `execute`, but return an ExecutionResult: a trap and the output are part of it instead of being raised and shown."""
-        options = self.options(backend=backend, semantics=semantics, opt_level=opt_level, fuel=fuel)
+        options = self.options(backend=backend, semantics=semantics, opt_level=opt_level, fuel=fuel, isolated=isolated)
         out, err, value, trap = StringIO(), StringIO(), None, None
         timings: dict[str, int] = {}
         with self._reporting(), redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
@@ -388,7 +439,7 @@ class LocalExecutionManager:
             except Trap as error:
                 self.last_error = str(error)
                 trap = error
-        return ExecutionResult(value, out.getvalue(), err.getvalue(), trap, ENGINE_NAMES[options.backend], timings)
+        return ExecutionResult(value, out.getvalue(), err.getvalue(), trap, options.engine_name, timings)
 
     def _run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None, timeout: float | None) -> tuple[object, dict[str, int]]:
         function = self._find(name)
@@ -397,17 +448,17 @@ class LocalExecutionManager:
             expected = ", ".join(f"{p.name}: {format_type(p.type)}" for p in function.params)
             raise TypeError(f"{name}({expected}) takes {len(function.params)} argument{'s' * (len(function.params) != 1)}, got {len(args)}")
         with self.ownership.held() as outermost:
-            if not outermost and self._globals_in not in (None, options.backend):
-                raise SimpleError("a function that a running program called must use the same back end as the program")
+            if not outermost and self._globals_in not in (None, options.engine):
+                raise SimpleError("a function that a running program called must use the same back end as the program, isolated like it or not")
             compiled = self.compiled(name, options)
             names = self.session.names()
             shared: dict = {}  # An object given twice arrives as one object.
             values = [self._argument(function, index, arg, names, compiled.written_arrays, shared) for index, arg in enumerate(args)]
-            self._move_globals(options.backend)
+            self._move_globals(options.engine)
             if outermost:
                 self._host.output.begin()
             lends = any(is_lent(value) for value in values)
-            with self._watched(compiled, timeout, outermost):
+            with self._watched(compiled, timeout, outermost), self._marked(options):
                 start = time.perf_counter_ns()
                 try:
                     result = compiled.program.call(name, values, fuel)
@@ -418,9 +469,18 @@ class LocalExecutionManager:
                     elapsed = time.perf_counter_ns() - start
                     if lends and compiled.keeps_arrays:
                         warn(f"{name} may keep a NumPy array beyond the call: its globals now hold a copy", CopiedArrayWarning, stacklevel=4)
-                        self._detach(options.backend)
+                        self._detach(options.engine)
             answer = to_python(result, function.result, names)
             return answer, {**compiled.timings, "call": elapsed}
+
+    @contextmanager
+    def _marked(self, options: RunOptions) -> Iterator[None]:
+        """Let the calls inside this one be isolated like it."""
+        previous, self._running = self._running, options
+        try:
+            yield
+        finally:
+            self._running = previous
 
     def _argument(self, function: Function, index: int, value: object, names: Names, writes: frozenset[Type], shared: dict) -> object:
         param = function.params[index]
@@ -499,7 +559,7 @@ class LocalExecutionManager:
 
     def fork(self, backend: str) -> LocalExecutionManager:
         """Return a new manager with the same definitions and its own copy of the globals: what comparisons run on."""
-        other = LocalExecutionManager(backend, opt_level=self._opt_level, semantics=self._semantics, limits=self.limits, depth=self.depth)
+        other = LocalExecutionManager(backend, opt_level=self._opt_level, semantics=self._semantics, limits=self.limits, depth=self.depth, isolated=self.isolated)
         with self.ownership.held():
             other.session.definitions = dict(self.session.definitions)
             other.session.sources = dict(self.session.sources)
@@ -510,7 +570,7 @@ class LocalExecutionManager:
 
     def child(self, backend: str) -> LocalExecutionManager:
         """Return a new, empty manager one level deeper, with the same limits."""
-        return LocalExecutionManager(backend, limits=self.limits, depth=self.depth + 1)
+        return LocalExecutionManager(backend, limits=self.limits, depth=self.depth + 1, isolated=self.isolated)
 
     # Errors
 
@@ -558,17 +618,7 @@ class LocalExecutionManager:
         self._require_open()
         engine = self._engines.get(backend)
         if engine is None:
-            if backend == "interpreter":
-                engine = Interpreter(self._host)
-            elif backend == "cranelift":
-                from ..backends.cranelift import CraneliftBackend
-
-                engine = CraneliftBackend(self._host)
-            else:
-                from ..backends.llvm import LlvmBackend
-
-                engine = LlvmBackend(self._host)
-            self._engines[backend] = engine
+            engine = self._engines[backend] = make_engine(backend, self._host)
         return engine
 
     def _retire_units(self) -> None:
@@ -595,18 +645,21 @@ class LocalExecutionManager:
             if not outermost:
                 raise SimpleError("a manager cannot be cleaned up by a function that its program called")
             self._invalidate_callables()
-            for unit in self._units.values():
-                unit.program.close()
-            self._units.clear()
             for child in self.children.by_handle.values():
                 child.cleanup()
             self.children = externs.Children()
-            for engine in self._engines.values():
-                engine.close()
-            self._engines.clear()
+            self._end_engines()
             self.session = Session()
             self._slots, self._pending_globals, self._globals_in = {}, {}, None
             self.last_error = ""
+
+    def _end_engines(self) -> None:
+        for unit in self._units.values():
+            unit.program.close()
+        self._units.clear()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
 
     def close(self) -> None:
         """Clean up for good; every further use raises SimpleError. Closing twice is fine."""

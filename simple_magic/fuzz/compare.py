@@ -17,6 +17,7 @@ from ..backends import numbers
 from ..backends.base import Backend, Limits, Unit
 from ..backends.base import Program as Compiled
 from ..backends.interpreter import Interpreter, zero_value
+from ..backends.cranelift import CraneliftBackend
 from ..backends.interrupt import InterruptFlag
 from ..backends.llvm import LlvmBackend
 from ..backends.values import ArrayValue, DictValue, EnumValue, SomeValue, StructValue, detach_lent
@@ -35,6 +36,7 @@ EXECUTORS: dict[str, tuple[Callable[[RecordingHost], Backend], int]] = {
     "interpreter": (Interpreter, 0),
     "llvm-O0": (LlvmBackend, 0),
     "llvm-O2": (LlvmBackend, 2),
+    "cranelift": (CraneliftBackend, 2),
 }
 """What can be compared: back end and optimisation level. The first one defines what is right."""
 LIMITS = Limits(memory=16 << 20, frames=20_000, output=20_000)

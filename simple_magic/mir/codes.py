@@ -282,6 +282,7 @@ CODES: dict[str, CodeInfo] = {
     "E0606": CodeInfo("no memory for constants", "The heap is too full for the texts that stand as constants in the unit: `Limits.memory` is small, or globals hold much.", "", "", "python"),
     "E0607": CodeInfo("refused by LLVM", "LLVM did not accept the code made for the unit. That is a defect of this package, not of the program: please report it.", "", "", "python"),
     "E0608": CodeInfo("no room for the heap", "The system does not give the manager the address space that `Limits.memory` asks for.", "", "", "python"),
+    "E0620": CodeInfo("no isolation", "An isolated call needs a process of its own, and pipes to send it the unit: the system gives none, or the unit cannot be sent.", "", "", "python"),
     "E0610": CodeInfo(
         "not a declaration of an extern", "`@extern` takes one declaration such as `fn f(x: f64) -> f64`.",
         'from simple_magic import extern\n\nextern("fn f(x: f64) -> f64\\nextern fn g()")(abs)\n', 'from simple_magic import extern\n\nextern("fn explained(x: f64) -> f64")(abs)\n', "python"),

@@ -8,6 +8,7 @@ A `Diagnostic` is data; text is made on display. One error tree:
         VerifyError       it can be read, but breaks a rule
         LoweringError     a back end cannot do it
       Trap                a run-time failure that the language defines
+      CrashError          the process of an isolated call died
 
 `codes.py` beside this file holds the paragraph behind each code.
 """
@@ -86,6 +87,28 @@ class VerifyError(MirError):
 
 class LoweringError(MirError):
     """A back end cannot execute the program."""
+
+
+class CrashError(SimpleError):
+    """The child process of an isolated call died: a bug in a back end, or somebody ended it.
+
+    ending: "SIGSEGV" or "exit code 1"; doing: what the child did; last_words: the first line that it wrote to standard error.
+    """
+
+    def __init__(self, ending: str, doing: str, backend: str, last_words: str = "") -> None:
+        self.ending = ending
+        self.doing = doing
+        self.backend = backend
+        self.last_words = last_words
+        super().__init__(ending, doing, backend, last_words)
+
+    def __str__(self) -> str:
+        other = "llvm" if self.backend == "interpreter" else "interpreter"
+        text = (
+            f"{self.ending} ended the isolated process of the {self.backend} back end while {self.doing}: definitions are kept, globals are as before "
+            f"the call, and the next isolated call starts a new process; if it happens again, run with the {other} back end and report the program"
+        )
+        return f"{text}\n  = note: the process said: {printable(self.last_words)}" if self.last_words else text
 
 
 TRAP_KINDS = (
