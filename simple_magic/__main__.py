@@ -145,7 +145,7 @@ def _fuzz(options: argparse.Namespace) -> int:
         print(mutate.run(options.seed, options.minutes, options.count))
         return 0
     summary = campaign.run(campaign.Options(
-        options.seed, options.minutes, options.count, tuple(options.executors), tuple(options.models), options.functions, options.calls, options.jobs,
+        options.seed, options.minutes, options.count, tuple(options.executors or EXECUTORS), tuple(options.models), options.functions, options.calls, options.jobs,
         options.save,
     ))  # fmt: skip
     print(summary)
@@ -187,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--minutes", type=float, default=1.0, help="when to stop; 0: never")
     fuzz.add_argument("--count", type=int, default=0, help="stop after so many cases; 0: never")
     fuzz.add_argument("--seed", type=int, default=0)
-    fuzz.add_argument("--executors", nargs="+", default=["interpreter", "llvm-O0", "llvm-O2"], help="the first one is right")
+    fuzz.add_argument("--executors", nargs="+", default=[], help="the first one is right; default: all that are installed")
     fuzz.add_argument("--models", nargs="+", default=list(MODELS))
     fuzz.add_argument("--functions", type=int, default=200, help="functions compiled at a time")
     fuzz.add_argument("--calls", type=int, default=16, help="calls of each function")

@@ -155,6 +155,10 @@ class Module:
                     found.setdefault(instruction[1], len(found))
         return found
 
+    def _has_table(self) -> bool:
+        """A call through the table needs one, empty as it may be."""
+        return bool(self.table) or any(ins[0] == "call_indirect" for function in self.functions for ins in function.code)
+
     def encode(self) -> bytes:
         """Return the module's binary form."""
         types = self.types()
@@ -168,7 +172,7 @@ class Module:
             (2, _vector(imports)),
             (3, _vector(unsigned(types[f.type]) for f in self.functions)),
         ]
-        if self.table:
+        if self._has_table():
             size = unsigned(len(self.table))
             sections.append((4, b"\x01\x70\x01" + size + size))
         sections.append((7, _vector(exports)))
@@ -182,8 +186,9 @@ class Module:
         lines = ["(module", f'  (import "host" "memory" (memory {self.pages} {self.pages} shared))']
         for index, item in enumerate(self.imports):
             lines.append(f'  (import "{item.module}" "{item.name}" (func $f{index} {item.type}))'.replace(" ))", "))"))
-        if self.table:
+        if self._has_table():
             lines.append(f"  (table {len(self.table)} {len(self.table)} funcref)")
+        if self.table:
             lines.append(f"  (elem (i32.const 0) {' '.join(f'$f{index}' for index in self.table)})")
         for index, function in enumerate(self.functions, len(self.imports)):
             lines += _text_of_function(function, index)

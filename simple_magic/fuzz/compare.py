@@ -10,6 +10,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from ..backends import numbers
 from ..backends.base import Backend, Limits, Unit
 from ..backends.base import Program as Compiled
 from ..backends.interpreter import Interpreter, zero_value
-from ..backends.cranelift import CraneliftBackend
 from ..backends.interrupt import InterruptFlag
 from ..backends.llvm import LlvmBackend
 from ..backends.values import ArrayValue, DictValue, EnumValue, SomeValue, StructValue, detach_lent
@@ -32,13 +32,21 @@ from .generate import Batch
 from .generate import Program as Generated
 from .values import Lent
 
+
+
+def _cranelift(host: RecordingHost) -> Backend:
+    from ..backends.cranelift import CraneliftBackend
+
+    return CraneliftBackend(host)
+
+
 EXECUTORS: dict[str, tuple[Callable[[RecordingHost], Backend], int]] = {
     "interpreter": (Interpreter, 0),
     "llvm-O0": (LlvmBackend, 0),
     "llvm-O2": (LlvmBackend, 2),
-    "cranelift": (CraneliftBackend, 2),
+    **({"cranelift": (_cranelift, 2)} if find_spec("wasmtime") else {}),
 }
-"""What can be compared: back end and optimisation level. The first one defines what is right."""
+"""What can be compared here: back end and optimisation level. The first one defines what is right."""
 LIMITS = Limits(memory=16 << 20, frames=20_000, output=20_000)
 POLLS = 60
 """How often the interpreter may poll in one call; a program that runs longer is given up."""
