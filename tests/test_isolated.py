@@ -301,6 +301,26 @@ entry:
         assert em.execute("look") == 7
 
 
+def test_globals_that_do_not_fit_are_a_trap_until_they_do():
+    source = "global a: [i64]\nfn grow(n: i64):\nentry:\n  i = const 0\n  b: [i64] = array 0\n  goto head\nhead:\n  m = lt i, n\n  if m then body else done\n" \
+        "body:\n  push b, i\n  i = add i, 1\n  goto head\ndone:\n  store_global @a, b\n  ret\nfn size() -> i64:\nentry:\n  b = load_global @a\n  n = len b\n  ret n\n"  # fmt: skip
+    with LocalExecutionManager("llvm", isolated=True, limits=Limits(memory=16 << 20)) as em:
+        em.compile(source)
+        em.execute("grow", 500_000)
+        with em.limited(memory=1 << 20):
+            for _ in range(2):
+                assert em.execute_captured("size").trap.kind == "out_of_memory"
+        assert em.execute("size") == 500_001
+        assert len(em.globals()["a"]) == 500_001
+
+
+def test_the_deepest_types_can_be_sent():
+    deep = "[" * 60 + "i64" + "]" * 60
+    with LocalExecutionManager("interpreter", isolated=True) as em:
+        em.compile(f"global a: {deep}\nfn f() -> i64:\nentry:\n  b = load_global @a\n  n = len b\n  ret n\n")
+        assert em.execute("f") == 0
+
+
 # Externs and nested calls
 
 
