@@ -130,7 +130,7 @@ class CallExtern(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """From the child: the call ended at a request to stop or a timeout; what is left to do takes as long as the data is large."""
+    """From the child: a call failed, or returned within its timeout; what is left to do takes as long as the data is large."""
 
 
 class Done(NamedTuple):

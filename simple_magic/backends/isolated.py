@@ -200,13 +200,13 @@ class IsolatedBackend:
             while True:
                 with watch.noting_interrupts():
                     child.send(dumps(request), watch.look)
+                    watch.resume()
                     message = self._listen(watch)
                 if not isinstance(message, CallExtern):
                     return message
                 request = self._extern(message) if watch.error is None else self._failed(watch.error)
                 if self._child is not child:
                     raise self._failures[request.number] if isinstance(request, Failed) else ChildEnded
-                watch.resume()
         except ChildEnded:
             raise
         except BaseException:
@@ -330,7 +330,7 @@ class IsolatedBackend:
     def _outcome(self, ended: CallEnded) -> BaseException:
         """Return what a call in the child ended with."""
         if ended.kind == "host":
-            return self._failures[ended.detail]  # type: ignore[index]
+            return self._failures[ended.detail]  # type: ignore[call-overload]
         return KeyboardInterrupt() if ended.kind == "stopped" else pickle.loads(ended.detail)  # type: ignore[arg-type]
 
     # Globals

@@ -217,7 +217,8 @@ class Server:
         self._is_touched |= message.uses_globals
         limits, host.limits = host.limits, message.limits
         borrowed = Borrowed(message.lent)
-        kind, detail = "value", None
+        kind = "value"
+        detail: object = None
         self.depth += 1
         try:
             with host.timeout(message.seconds):
@@ -236,9 +237,9 @@ class Server:
             if self.depth:
                 host.limits = limits
         host.flush()
-        if kind != "value":
+        if kind != "value" or message.seconds is not None:
             self.send(Ended())
-        else:
+        if kind == "value":
             detail = pack([value])
         store = self._packed_globals(*self.globals) if self.depth == 0 and self._is_touched and self.globals else None
         self.send(CallEnded(kind, detail, store, self.globals is not None, borrowed.changed()))
