@@ -1,4 +1,4 @@
-"""The command line: python -m simple_magic demo|run|check|fmt|json|ops|explain|doctor."""
+"""The command line: python -m simple_magic demo|run|check|fmt|json|fuzz|ops|explain|doctor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .mir.jsonform import from_json, to_json_text
 from .mir.model import Module
 from .mir.text import format_text, parse_text
 from .mir.verify import verify
+from .passes.semantics import MODELS
 
 
 def _read(path: str) -> tuple[str, str]:
@@ -133,6 +134,24 @@ def _demo(options: argparse.Namespace) -> int:
     return main(options.output)
 
 
+def _fuzz(options: argparse.Namespace) -> int:
+    from .fuzz import campaign, mutate
+    from .fuzz.compare import EXECUTORS
+
+    unknown = sorted({*options.executors} - {*EXECUTORS} | {*options.models} - {*MODELS})
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(unknown)}; executors: {', '.join(EXECUTORS)}; models: {', '.join(MODELS)}")
+    if options.readers:
+        print(mutate.run(options.seed, options.minutes, options.count))
+        return 0
+    summary = campaign.run(campaign.Options(
+        options.seed, options.minutes, options.count, tuple(options.executors), tuple(options.models), options.functions, options.calls, options.jobs,
+        options.save,
+    ))  # fmt: skip
+    print(summary)
+    return 1 if summary.findings else 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.")
@@ -164,6 +183,17 @@ def parser() -> argparse.ArgumentParser:
     as_json = command("json", _json, "Print a file's JSON form; with --back, its text form.")
     as_json.add_argument("file")
     as_json.add_argument("--back", action="store_true")
+    fuzz = command("fuzz", _fuzz, "Compare random programs on all executors; findings are made small and saved as filetests.")
+    fuzz.add_argument("--minutes", type=float, default=1.0, help="when to stop; 0: never")
+    fuzz.add_argument("--count", type=int, default=0, help="stop after so many cases; 0: never")
+    fuzz.add_argument("--seed", type=int, default=0)
+    fuzz.add_argument("--executors", nargs="+", default=["interpreter", "llvm-O0", "llvm-O2"], help="the first one is right")
+    fuzz.add_argument("--models", nargs="+", default=list(MODELS))
+    fuzz.add_argument("--functions", type=int, default=200, help="functions compiled at a time")
+    fuzz.add_argument("--calls", type=int, default=16, help="calls of each function")
+    fuzz.add_argument("--jobs", type=int, default=1, help="child processes")
+    fuzz.add_argument("--save", type=Path, help="folder for filetests of the findings")
+    fuzz.add_argument("--readers", action="store_true", help="instead, damage text and JSON and check that the readers refuse it properly")
     ops = command("ops", _ops, "List the opcodes, or show one.")
     ops.add_argument("name", nargs="?")
     explain_ = command("explain", _explain, "Explain a diagnostic code.")

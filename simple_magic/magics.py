@@ -237,12 +237,12 @@ class SimpleMagics(Magics):
         %simple opt [0-3]                   show or set the optimisation level
         %simple ls                          everything that is defined
         %simple rm NAME                     forget a definition
-        %simple show F [VIEW ...]           mir unit model json lowered ir ll asm cfg timings
+        %simple show F [VIEW ...]           mir unit model json lowered ir ll asm wat cfg timings
         %simple call F ARG ...              call with Python literals or notebook variables
         %simple compare F ARG ...           every executor under every model
         %simple ops [NAME]                  the opcodes
         %simple explain CODE                the paragraph behind an error code
-        %simple export F [--to FORM] [FILE] mir unit model json lowered ir ll asm o
+        %simple export F [--to FORM] [FILE] mir unit model json lowered ir ll asm wat o
         %simple reset                       forget everything
         %simple doctor                      what is installed
         """

@@ -55,8 +55,8 @@ def functions() -> Iterator[tuple[str, tuple[Type, ...], str]]:
                     number += 1
                     yield one_function(f"f{number}", row.name, *scalar)
     for source, target in itertools.product((*NUMBERS, BOOL, CHAR), (*NUMBERS, CHAR)):
-        castable = source in NUMBERS and target in NUMBERS or source == BOOL and target in INTEGERS or CHAR in (source, target) and (
-            source in INTEGERS or target in INTEGERS or source == target)  # fmt: skip
+        castable = (source in NUMBERS and target in NUMBERS) or (source == BOOL and target in INTEGERS) or (CHAR in (source, target) and (
+            source in INTEGERS or target in INTEGERS or source == target))  # fmt: skip
         if castable:
             number += 1
             yield one_function(f"f{number}", "cast", (source,), target)

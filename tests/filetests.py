@@ -14,7 +14,7 @@ import numpy as np
 from simple_magic.mir.diagnostics import TRAP_KINDS
 from simple_magic.passes.semantics import MODELS
 
-EXECUTORS: tuple[tuple[str, int], ...] = (("interpreter", 0), ("llvm", 0), ("llvm", 2))
+EXECUTORS: tuple[tuple[str, int], ...] = (("interpreter", 0), ("llvm", 0), ("llvm", 2), ("cranelift", 2))
 """What every `run`, `trap` and `print` is executed on: back end and optimisation level."""
 
 

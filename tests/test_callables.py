@@ -59,7 +59,7 @@ entry:
 """
 
 
-@pytest.fixture(params=["interpreter", "llvm"])
+@pytest.fixture(params=["interpreter", "llvm", "cranelift"])
 def em(request):
     with LocalExecutionManager(request.param) as manager:
         manager.compile(SOURCE, cell="cell")
@@ -72,8 +72,8 @@ def test_a_callable_describes_itself(em):
     assert add.__name__ == "add" and "Adds two numbers." in add.__doc__ and "defined in cell" in add.__doc__
     assert "c = add a, b" in add.mir and "add" in repr(add)
     assert inspect.getdoc(add)
-    if em.backend_name == "llvm-jit":
-        assert "define" in add.llvm_ir and add.assembly
+    assert "define" in add.llvm_ir and add.assembly
+    assert "i64.add" in add.wat
 
 
 def test_calls_by_position_and_by_name(em):

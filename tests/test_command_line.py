@@ -27,7 +27,7 @@ def bad(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("backend", ["interpreter", "llvm"])
+@pytest.mark.parametrize("backend", ["interpreter", "llvm", "cranelift"])
 def test_run(good, capsys, backend):
     assert main(["run", good, "--backend", backend]) == 0
     assert capsys.readouterr().out == "42\n"

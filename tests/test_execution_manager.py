@@ -12,7 +12,7 @@ from simple_magic import (
     set_jit_backend, to_json,
 )  # fmt: skip
 
-BACKENDS = ("interpreter", "llvm")
+BACKENDS = ("interpreter", "llvm", "cranelift")
 ADD = "fn main(a: i64, b: i64) -> i64:\nentry:\n  c = add a, b\n  ret c\n"
 
 
@@ -38,9 +38,17 @@ def test_creates_with_auto_backend():
         assert "auto" in manager.backend_reason
 
 
-def test_asking_for_cranelift_gives_one_clear_sentence():
-    with pytest.raises(ValueError, match="Cranelift back end is not part of this version"):
+def test_asking_for_cranelift_without_wasmtime_names_the_install_command(monkeypatch):
+    monkeypatch.setattr("simple_magic.execution.defaults.find_spec", lambda name: None if name == "wasmtime" else name)
+    with pytest.raises(ValueError, match=r"pip install 'simple_magic\[cranelift\]'"):
         LocalExecutionManager.cranelift()
+    with LocalExecutionManager.auto_select() as manager:
+        assert (manager.backend_name, manager.backend_reason) == ("llvm-jit", "auto: llvm, because wasmtime is not installed")
+
+
+def test_auto_is_cranelift_where_wasmtime_is_installed():
+    with LocalExecutionManager.auto_select() as manager:
+        assert (manager.backend_name, manager.backend_reason) == ("cranelift-jit", "auto: cranelift, because wasmtime is installed")
 
 
 def test_reports_has_function_correctly(em):
@@ -70,12 +78,12 @@ def test_produces_same_results_across_backends():
         with LocalExecutionManager(backend) as manager:
             manager.compile(ADD)
             answers.append(manager.execute("main", 20, 22))
-    assert answers == [42, 42]
+    assert answers == [42, 42, 42]
 
 
 def test_backend_names():
-    with LocalExecutionManager.llvm() as llvm, LocalExecutionManager.interpreter() as interpreter:
-        assert (llvm.backend_name, interpreter.backend_name) == ("llvm-jit", "interpreter")
+    with LocalExecutionManager.llvm() as llvm, LocalExecutionManager.cranelift() as cranelift, LocalExecutionManager.interpreter() as interpreter:
+        assert (llvm.backend_name, cranelift.backend_name, interpreter.backend_name) == ("llvm-jit", "cranelift-jit", "interpreter")
 
 
 # Compiling and running

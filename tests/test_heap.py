@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from simple_magic.backends.heap import Heap, dict_capacity, hash_text, hash_word
+from simple_magic.backends.heap import Heap, MappedMemory, dict_capacity, hash_text, hash_word
 from simple_magic.backends.values import ArrayValue, DictValue, EnumValue, SomeValue, StructValue
 from simple_magic.mir.diagnostics import Trap
 from simple_magic.mir.resolve import Names
@@ -38,7 +38,7 @@ class Holder:
 
 @pytest.fixture
 def heap():
-    made = Heap(64 << 20)
+    made = Heap(MappedMemory(64 << 20))
     yield made
     made.close()
 
@@ -165,7 +165,7 @@ def test_numbers_can_stay_buffers_for_a_copy(heap):
 
 
 def test_memory_limit_is_all_or_nothing():
-    heap = Heap(1 << 20)
+    heap = Heap(MappedMemory(1 << 20))
     top = heap.mark()
     with pytest.raises(Trap) as caught:
         heap.encode(ArrayValue([0] * 200_000), parse_type("[i64]"), NAMES)
@@ -180,7 +180,7 @@ def test_texts_are_interned_at_the_far_end_by_content(heap):
     assert heap.intern_text("hel" + "lo") == first == heap.limit < limit
     assert heap.encode("hello", parse_type("text"), NAMES) == first and heap.mark() == top
     assert heap.decode(first, parse_type("text"), NAMES) == "hello"
-    small = Heap(0)
+    small = Heap(MappedMemory(0))
     with pytest.raises(Trap):
         small.intern_text("x" * 100_000)
     small.close()
@@ -195,6 +195,16 @@ def test_mark_and_release(heap):
     assert heap.mark() == heap.read_word(HEAP_TOP) == mark
     # The pages went back to the system, so they read as zeros.
     assert heap.read_word(mark + (1 << 20)) == 0
+
+
+def test_giving_back_a_full_heap_keeps_interned_texts():
+    heap = Heap(MappedMemory(16 << 20))
+    offset = heap.intern_text("kept")
+    before = bytes(heap.bytes[offset : heap.limit + 64])
+    heap.write_word(HEAP_TOP, heap.limit)
+    heap.release(HEAP_START)
+    assert bytes(heap.bytes[offset : heap.limit + 64]) == before and heap.intern_text("kept") == offset
+    heap.close()
 
 
 def test_globals_are_words(heap):

@@ -67,7 +67,7 @@ def test_a_users_name_is_never_taken(kernel):
     assert kernel.run("x = %simple call total", v="x").expressions == {"v": "1"}
 
 
-@pytest.mark.parametrize("backend", ["llvm", "interpreter"])
+@pytest.mark.parametrize("backend", ["llvm", "cranelift", "interpreter"])
 def test_interrupt_during_an_endless_loop(kernel, backend):
     kernel.run("%%simple_jit\nglobal g: i64\nfn spin():\nentry:\n  store_global @g, 5\n  goto again\nagain:\n  goto again\nfn peek() -> i64:\nentry:\n  v = load_global @g\n  ret v\n")
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_numpy_arrays_are_passed_without_a_copy(kernel):
     assert kernel.run("scale(xs, 2.0)", v="xs.tolist()").expressions == {"v": "[0.0, 1.0, 2.0, 6.0]"}
 
 
-@pytest.mark.parametrize("command", ["status", "ls", "ops", "ops add", "explain E0101", "doctor", "show main", "show main unit model lowered ir ll asm cfg timings json",
+@pytest.mark.parametrize("command", ["status", "ls", "ops", "ops add", "explain E0101", "doctor", "show main", "show main unit model lowered ir ll asm wat cfg timings json",
                                      "call main 1 2", "compare main 1 2", "export main", "semantics value", "semantics reference", "opt 1", "opt 2"])  # fmt: skip
 def test_every_subcommand_answers(kernel, command):
     kernel.run(ADD)

@@ -41,7 +41,7 @@ with LocalExecutionManager(BACKEND, opt_level=0) as em:
 FORK = """
 import os
 from simple_magic import LocalExecutionManager
-em = LocalExecutionManager("llvm")
+em = LocalExecutionManager(BACKEND)
 em.compile("fn f(a: i64) -> i64:\\nentry:\\n  b = add a, 1\\n  ret b\\n")
 f = em.function("f")
 assert f(1) == 2 and f(1) == 2
@@ -57,10 +57,11 @@ assert f(2) == 3
 """
 
 EXIT = """
-import atexit, faulthandler
+import faulthandler
 from simple_magic import LocalExecutionManager
-faulthandler.enable()
-em = LocalExecutionManager("llvm")
+if FAULTHANDLER:
+    faulthandler.enable()
+em = LocalExecutionManager(BACKEND)
 em.compile('fn f(n: i64) -> i64:\\nentry:\\n  i = const 0\\n  goto head\\nhead:\\n  m = lt i, n\\n  if m then body else done\\nbody:\\n  i = add i, 1\\n  goto head\\ndone:\\n  ret i\\n')
 f = em.function("f")
 assert f(10) == f(10) == 10
@@ -73,7 +74,7 @@ def run(code: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="resident memory and mappings are read from /proc")
-@pytest.mark.parametrize("backend", ["interpreter", "llvm"])
+@pytest.mark.parametrize("backend", ["interpreter", "llvm", "cranelift"])
 def test_ten_thousand_redefinitions_keep_memory_and_mappings(backend):
     done = run(REDEFINE.replace("BACKEND", repr(backend)))
     assert done.returncode == 0, done.stderr
@@ -81,11 +82,14 @@ def test_ten_thousand_redefinitions_keep_memory_and_mappings(backend):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_fork_after_compile():
-    done = run(FORK)
+@pytest.mark.parametrize("backend", ["llvm", "cranelift"])
+def test_fork_after_compile(backend):
+    done = run(FORK.replace("BACKEND", repr(backend)))
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_interpreter_exits_without_noise():
-    done = run(EXIT)
+@pytest.mark.parametrize("has_faulthandler", [False, True])
+@pytest.mark.parametrize("backend", ["interpreter", "llvm", "cranelift"])
+def test_the_interpreter_exits_without_noise(backend, has_faulthandler):
+    done = run(EXIT.replace("BACKEND", repr(backend)).replace("FAULTHANDLER", repr(has_faulthandler)))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

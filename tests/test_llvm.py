@@ -22,8 +22,9 @@ from simple_magic.backends.base import Limits, Unit
 from simple_magic.backends.interpreter import Interpreter
 from simple_magic.backends.llvm import LlvmBackend, LlvmProgram
 from simple_magic.backends.llvm_emit import literal
-from simple_magic.backends.llvm_jit import FULL, NO_PASSES, PLAIN, QUICK, SCALAR, choose_pipeline, run_in_worker
+from simple_magic.backends.llvm_jit import FULL, NO_PASSES, PLAIN, QUICK, SCALAR, choose_pipeline
 from simple_magic.backends.llvm_rules import llvm_rules
+from simple_magic.backends.worker import run_in_worker
 from simple_magic.backends.values import ArrayValue, DictValue, EnumValue, SomeValue, StructValue
 from simple_magic.mir.diagnostics import LoweringError, Origin, Reporter, Trap
 from simple_magic.mir.model import const, encode_bits

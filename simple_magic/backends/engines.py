@@ -21,6 +21,10 @@ def make_engine(name: str, host: Host) -> Backend:
         return IsolatedBackend(short, ENGINE_NAMES[short] + ISOLATED, host)
     if name == "interpreter":
         return Interpreter(host)
+    if name == "cranelift":
+        from .cranelift import CraneliftBackend
+
+        return CraneliftBackend(host)
     assert name == "llvm", name
     from .llvm import LlvmBackend
 

@@ -20,7 +20,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..mir.model import EnumDef
 from ..mir.resolve import Names
@@ -52,20 +52,56 @@ def signed_word(bits: int) -> int:
     return ((bits + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63)
 
 
-class Heap:
-    """`limit_bytes` of memory at `base`. Words are read and written with `read_word` and `write_word`, by heap offset."""
+class Memory(Protocol):
+    """The bytes of a heap. reaches_host: programs can use addresses outside of it, relative to `base`."""
+
+    base: int
+    bytes: memoryview
+    reaches_host: bool
+
+    def discard(self, start: int, size: int) -> None:
+        """Give whole pages back to the system; they read as anything afterwards."""
+
+    def close(self) -> None:
+        """Free the memory."""
+
+
+class MappedMemory:
+    """A reserved mapping of at least `limit_bytes`; its pages become real when they are touched. Raises: OSError, OverflowError, ValueError."""
+
+    reaches_host = True
 
     def __init__(self, limit_bytes: int) -> None:
-        self.size = max(limit_bytes, SMALLEST) & -WORD
+        size = max(limit_bytes, SMALLEST) & -WORD
         if hasattr(mmap, "MAP_PRIVATE"):
-            self._memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
         else:
-            self._memory = mmap.mmap(-1, self.size)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self.bytes = memoryview(self._memory)
+            self._map = mmap.mmap(-1, size)
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.bytes = memoryview(self._map)
+
+    def discard(self, start: int, size: int) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, size)
+
+    def close(self) -> None:
+        self.bytes.release()
+        self._map.close()
+
+
+class Heap:
+    """Memory in the layout of native programs. Words are read and written with `read_word` and `write_word`, by heap offset."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.base = memory.base
+        self.bytes = memory.bytes
+        self.size = len(self.bytes)
         self.words = self.bytes.cast("q")
         self.lent: dict[int, ArrayValue] = {}
-        """The arrays that were encoded as borrowed memory, by the offset of their header; they keep that memory alive."""
+        """The arrays that were encoded as borrowed memory, by the offset of their header; they keep that memory alive.
+
+        Where programs cannot reach that memory, they work on a copy of it in the heap: see `take_lent` and `return_lent`."""
         self._interned: dict[str, int] = {}
         self._codecs: list[tuple[Names, Codec]] = []
         self.write_word(HEAP_TOP, HEAP_START)
@@ -87,9 +123,10 @@ class Heap:
         """Give back everything above `top`, in constant time; a large part goes back to the system."""
         unused = self.mark()
         self.write_word(HEAP_TOP, top)
-        start = -(-top // mmap.PAGESIZE) * mmap.PAGESIZE
-        if unused - start >= LARGE_TAIL and hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED, start, unused - start)
+        start, end = -(-top // mmap.PAGESIZE) * mmap.PAGESIZE, unused // mmap.PAGESIZE * mmap.PAGESIZE
+        if end - start >= LARGE_TAIL:
+            # Whole pages only: the last one may hold interned texts.
+            self.memory.discard(start, end - start)
 
     @property
     def limit(self) -> int:
@@ -137,6 +174,22 @@ class Heap:
         decoder.finish()
         return values
 
+    def return_lent(self) -> None:
+        """Bring what programs wrote into copies of lent arrays to where it belongs."""
+        self._move_lent(lambda owner, copy, size: ctypes.memmove(owner, copy, size), lambda items: not items.readonly)
+
+    def take_lent(self) -> None:
+        """Bring what others wrote into lent arrays to the copies that programs work on."""
+        self._move_lent(lambda owner, copy, size: ctypes.memmove(copy, owner, size), lambda _items: True)
+
+    def _move_lent(self, move: Callable[[int, int, int], object], wanted: Callable[[memoryview], bool]) -> None:
+        if self.memory.reaches_host:
+            return
+        for offset, value in self.lent.items():
+            items = value.items
+            if isinstance(items, memoryview) and items.nbytes and wanted(items):
+                move(address_of(items), self.base + self.words[(offset + DATA) >> 3], items.nbytes)
+
     def find_text(self, text: str) -> int | None:
         """Return the offset of an interned text."""
         return self._interned.get(text)
@@ -167,8 +220,7 @@ class Heap:
         self.lent.clear()
         self._codecs.clear()
         self.words.release()
-        self.bytes.release()
-        self._memory.close()
+        self.memory.close()
 
 
 class _Encoder:
@@ -204,8 +256,25 @@ class _Encoder:
         while todo:
             fill, offset, value = todo.pop()
             fill(self, offset, value)
+        if self.lent and not self.heap.memory.reaches_host:
+            self._copy_lent()
         self.heap.write_word(HEAP_TOP, self.top)
         self.heap.lent.update(self.lent)
+
+    def _copy_lent(self) -> None:
+        """Give lent arrays memory in the heap; what overlaps outside overlaps there too."""
+        start = end = home = 0
+        for address, offset in sorted((address_of(value.items), offset) for offset, value in self.lent.items()):  # type: ignore[arg-type]
+            size = self.lent[offset].items.nbytes  # type: ignore[union-attr]
+            if address >= end:
+                start, end, home = address, address, self.top
+            if address + size > end:
+                end = address + size
+                self.top = home
+                self.allocate(end - start)
+            data = home + address - start
+            ctypes.memmove(self.heap.base + data, address, size)
+            self.words[(offset + DATA) >> 3] = data
 
 
 class _Decoder:

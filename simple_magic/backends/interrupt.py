@@ -45,6 +45,12 @@ class _Source(Protocol):
     def received(self) -> bytes:
         """Return the signals that came since the last `rewind`."""
 
+    def mirror(self, address: int) -> None:
+        """Let the word appear at another address too."""
+
+    def forget_mirror(self, address: int) -> None:
+        """That address is about to be freed."""
+
     def close(self) -> None:
         """Free everything."""
 
@@ -61,6 +67,16 @@ def _new_file() -> int:
     return fd
 
 
+def _map_at(address: int, fd: int) -> None:
+    """Map the first page of a file at an address, which must be that of a page."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
+    map_fixed = 0x10
+    mapped = libc.mmap(address, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | map_fixed, fd, 0)
+    assert mapped == address, "the interrupt page could not be mapped"
+
+
 class MappedSource:
     """The flag word is the start of the wakeup file, mapped into memory."""
 
@@ -69,6 +85,7 @@ class MappedSource:
         self._map = mmap.mmap(self.fd, mmap.PAGESIZE)
         anchor = ctypes.c_char.from_buffer(self._map)
         self.address = ctypes.addressof(anchor)
+        self.mirrors: set[int] = set()
 
     def rewind(self) -> None:
         os.lseek(self.fd, 0, os.SEEK_SET)
@@ -82,12 +99,17 @@ class MappedSource:
         fd = _new_file()
         os.dup2(fd, self.fd, inheritable=False)
         os.close(fd)
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
-        map_fixed = 0x10
-        mapped = libc.mmap(self.address, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | map_fixed, self.fd, 0)
-        assert mapped == self.address, "the interrupt page could not be mapped again"
+        for address in (self.address, *self.mirrors):
+            _map_at(address, self.fd)
+
+    def mirror(self, address: int) -> None:
+        """Let the word appear at another address too, in place of the page there."""
+        _map_at(address, self.fd)
+        self.mirrors.add(address)
+
+    def forget_mirror(self, address: int) -> None:
+        """The page of a mirror is about to be freed by its owner."""
+        self.mirrors.discard(address)
 
     def close(self) -> None:
         self._map.close()
@@ -100,11 +122,13 @@ class WatchedSource:
     def __init__(self) -> None:
         self._word = ctypes.c_uint64(0)
         self.address = ctypes.addressof(self._word)
+        self.mirrors: dict[int, ctypes.c_uint64] = {}
+        """Words elsewhere that have to be written together with the first, by their address."""
         reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self.fd = self._writer.fileno()
         self._signals = bytearray()
-        threading.Thread(target=_watch, args=(reader, self._word, self._signals), name="simple_magic interrupt", daemon=True).start()
+        threading.Thread(target=_watch, args=(reader, self._word, self.mirrors, self._signals), name="simple_magic interrupt", daemon=True).start()
 
     def rewind(self) -> None:
         self._signals.clear()
@@ -112,16 +136,23 @@ class WatchedSource:
     def received(self) -> bytes:
         return bytes(self._signals)
 
+    def mirror(self, address: int) -> None:
+        self.mirrors[address] = ctypes.c_uint64.from_address(address)
+
+    def forget_mirror(self, address: int) -> None:
+        self.mirrors.pop(address, None)
+
     def close(self) -> None:
         self._writer.close()
 
 
-def _watch(reader: socket.socket, word: ctypes.c_uint64, signals: bytearray) -> None:
-    """Set the word at every signal, until the other end is closed."""
+def _watch(reader: socket.socket, word: ctypes.c_uint64, mirrors: dict[int, ctypes.c_uint64], signals: bytearray) -> None:
+    """Set the words at every signal, until the other end is closed."""
     with reader:
         while received := reader.recv(64):
             signals += received
-            word.value |= 1
+            for each in (word, *mirrors.values()):
+                each.value |= 1
 
 
 MAPPED_PLATFORM = sys.platform != "win32" and sys.platform != "emscripten" and sys.platform != "wasi"
@@ -157,6 +188,21 @@ class InterruptFlag:
     def set(self) -> None:
         """Make the running program call `poll` soon. Any thread may do this."""
         self._request.value = 0xFF
+        for mirror in self._word_mirrors():
+            mirror.value |= 1
+
+    def _word_mirrors(self) -> list[ctypes.c_uint64]:
+        """Return the words that do not change by themselves when the first one does."""
+        return [] if self.is_mapped else list(self._source.mirrors.values())  # type: ignore[attr-defined]
+
+    def mirror(self, address: int) -> None:
+        """Let the flag word appear at another address too, for programs that cannot reach `address`: the start of a page that is used for nothing else."""
+        self._source.mirror(address)
+
+    def forget_mirror(self, address: int) -> None:
+        """The memory of a mirror is about to be freed."""
+        if self._finalizer.alive:
+            self._source.forget_mirror(address)
 
     def clear(self) -> None:
         """Forget all requests. Look at what may have caused them afterwards: then no request is lost."""
@@ -165,6 +211,8 @@ class InterruptFlag:
                 self._missed += self._source.received()
             self._source.rewind()
         self._word.value = 0
+        for mirror in self._word_mirrors():
+            mirror.value = 0
 
     def poll(self) -> None:
         """Clear the flag and run the signal handlers that are due. Raises: whatever they raise, KeyboardInterrupt for SIGINT."""

@@ -1,6 +1,6 @@
 """LLVM IR text from lowered MIR: the functions in the making, and what they are made for.
 
-`llvm_rules.py` prints the operations with it. The protocol between functions (statuses, sites, frames) is described in `traps.py` and `llvm.py`.
+`llvm_rules.py` prints the operations with it. The protocol between functions (statuses, sites, frames) is described in `traps.py` and `native.py`.
 
 Invariants:
 - nothing a user wrote reaches LLVM: functions are @f0, @f1 ..., values %v0 ..., blocks b0 ...; texts become heap offsets before;
@@ -19,15 +19,10 @@ from dataclasses import dataclass, field
 from ..mir.analysis import local_types
 from ..mir.model import Const, Function, Instruction, Operand, Place
 from ..mir.types import BOOL, CHAR, F32, F64, I64, INTEGERS, TEXT, Type, bit_width, is_float, is_integer
+from ..passes.lower_calls import THUNK
 from ..runtime.layout import FRAME_COUNT, TRAP_SITE
-from .traps import SiteTable, status_of_kind
-
-THUNK = "thunk$"
-"""Lowering's prefix for the functions behind function values."""
-RUNTIME = "rt."
-"""The prefix of the runtime's functions."""
-PUSH_FRAME = "rt.push_frame"
-THROWN = status_of_kind("uncaught_throw")
+from .native import PUSH_FRAME
+from .traps import SiteTable
 
 LLVM_TYPES: dict[Type, str] = {**{t: f"i{bit_width(t)}" for t in INTEGERS}, BOOL: "i1", CHAR: "i32", F32: "float", F64: "double"}
 

@@ -21,6 +21,7 @@ import llvmlite.binding as llvm
 from llvmlite.binding.newpassmanagers import NewPassManager
 
 from ..mir.diagnostics import Diagnostic, LoweringError, printable
+from .worker import run_in_worker
 
 T = TypeVar("T")
 
@@ -228,36 +229,3 @@ def view_text(text: str, pipeline: Pipeline) -> Views:
         return _generate(text, pipeline, _Timer(), lambda machine, module: Views(str(module), machine.emit_assembly(module)))
 
     return run_in_worker(work, lambda _views: None)
-
-
-def run_in_worker(work: Callable[[], T], discard: Callable[[T], None]) -> T:
-    """Return `work()`, done in another thread. If a signal handler raises here meanwhile, `discard` gets the result when there is one."""
-    done, lock = threading.Event(), threading.Lock()
-    results: list[T] = []
-    errors: list[BaseException] = []
-    abandoned = False
-
-    def body() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            errors.append(error)
-        else:
-            with lock:
-                results.append(result)
-                if abandoned:
-                    discard(results.pop())
-        done.set()
-
-    threading.Thread(target=body, name="simple_magic compiler").start()
-    try:
-        done.wait()
-    except BaseException:
-        with lock:
-            abandoned = True
-            if results:
-                discard(results.pop())
-        raise
-    if errors:
-        raise errors.pop()
-    return results.pop()

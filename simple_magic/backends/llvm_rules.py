@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..mir.analysis import reverse_postorder, writes
-from ..mir.model import Const, Function, Instruction, Module, Operand, encode_bits
+from ..mir.model import Function, Instruction, Module, Operand, encode_bits
 from ..mir.types import BOOL, F64, FLOATS, Fn, Type, bit_width, is_float, is_signed
+from ..passes.lower_calls import THUNK
 from ..runtime.layout import FRAME_COUNT, NO_SITE, STACK_LIMIT, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD
 from .llvm_emit import (
-    ATTRIBUTES, LIKELY, LLVM_TYPES, METADATA, RUNTIME, TBAA, THROWN, THUNK, UNLIKELY, Callee, FunctionEmitter, Surroundings, UnitEmitter, function_at,
-    literal, result_type, zero_of,
+    ATTRIBUTES, LIKELY, LLVM_TYPES, METADATA, TBAA, UNLIKELY, Callee, FunctionEmitter, Surroundings, UnitEmitter, function_at, literal, result_type, zero_of,
 )  # fmt: skip
+from .native import THROWN, is_helper
 from .traps import SiteTable, status_of_kind
 
 Rule: TypeAlias = Callable[[FunctionEmitter, Instruction], "str | None"]
@@ -139,14 +140,13 @@ def raw_bitcast(f: FunctionEmitter, ins: Instruction) -> str:
 
 
 def bitcast(f: FunctionEmitter, ins: Instruction) -> str:
-    """As `raw_bitcast`, but a NaN becomes the canonical one first."""
+    """As `raw_bitcast`, but a NaN becomes the canonical one: chosen among integers, since to an optimiser every float NaN is as good as another."""
     source, target = f.type_of(ins.args[0]), LLVM_TYPES[f.types[ins.dest or ""]]
-    if not is_float(source):
-        return raw_bitcast(f, ins)
-    t, value = LLVM_TYPES[source], f.value(ins.args[0])
-    is_nan = f.define(f"fcmp uno {t} {value}, {value}")
-    canonical = f.define(f"select i1 {is_nan}, {t} {literal(Const(source, encode_bits(source, math.nan)))}, {t} {value}")
-    return canonical if t == target else f.define(f"bitcast {t} {canonical} to {target}")
+    bits = raw_bitcast(f, ins)
+    if not is_float(source) or is_float(f.types[ins.dest or ""]):
+        return bits
+    is_nan = f.define(f"fcmp uno {f.typed(ins.args[0])}, {f.value(ins.args[0])}")
+    return f.define(f"select i1 {is_nan}, {target} {encode_bits(source, math.nan)}, {target} {bits}")
 
 
 def same(f: FunctionEmitter, ins: Instruction) -> str:
@@ -404,14 +404,12 @@ def emit_unit(module: Module, traps: frozenset[str], surroundings: Surroundings,
     own = {}
     for index, function in enumerate(module.functions):
         name = function.name
-        is_helper = name.startswith(RUNTIME) or (name not in entries and not name.startswith(THUNK))
-        own[name] = Callee(f"@f{index}", tuple(p.type for p in function.params), function.result, name in traps or name in table, is_helper)
+        own[name] = Callee(f"@f{index}", tuple(p.type for p in function.params), function.result, name in traps or name in table, is_helper(name, entries))
     unit = UnitEmitter(surroundings, sites, own, host_numbers)
     lines: list[str] = []
     for function in module.functions:
         lines += emit_function(unit, function, "" if function.name in entries else "internal ")
     parts = [surroundings.header]
-    if table:
-        parts.append(f"@table = internal constant [{len(table)} x ptr] [{', '.join(f'ptr {own[name].symbol}' for name in table)}]")
+    parts.append(f"@table = internal constant [{len(table)} x ptr] [{', '.join(f'ptr {own[name].symbol}' for name in table)}]")
     parts += [*unit.declarations.values(), *lines, ATTRIBUTES + METADATA]
     return UnitText("\n".join(parts), {name: callee.symbol[1:] for name, callee in own.items()})

@@ -75,7 +75,8 @@ class CallState:
 class Target:
     """Where the calls of a callable go.
 
-    address: of the function with the native protocol; has_status: it returns {value, i32} instead of the value alone.
+    address: of the function with the native protocol; has_status: it returns {value, i32} instead of the value alone. context: unless 0, what the
+    function gets as a last argument; then the stack limit word holds the bytes that are left, and the heap is out of reach of NumPy's memory.
     heap: address of offset 0; owner: address of the manager's owner word; state: the manager's CallState.
     stack: bytes that a call may use. resets_heap: the call keeps no object, so HEAP_TOP goes back afterwards; needed for array parameters.
     releases_gil: for functions that loop or recurse; those have a status.
@@ -88,6 +89,7 @@ class Target:
     owner: int
     state: CallState
     stack: int = 1 << 20
+    context: int = 0
     resets_heap: bool = True
     releases_gil: bool = False
     writes: Sequence[bool] = ()
@@ -134,7 +136,7 @@ class _Instance(ctypes.Structure):
         ("vectorcall", ctypes.c_void_p), ("dict", ctypes.c_void_p), ("weakrefs", ctypes.c_void_p), ("slow", ctypes.c_void_p),
         ("trapped", ctypes.c_void_p), ("keep", ctypes.c_void_p), ("address", ctypes.c_void_p), ("heap", ctypes.c_void_p),
         ("owner", ctypes.c_void_p), ("state", ctypes.c_void_p), ("stack", ctypes.c_uint64), ("main_thread", ctypes.c_int64),
-        ("writes", ctypes.c_uint64), ("resets_heap", ctypes.c_uint8), ("releases_gil", ctypes.c_uint8),
+        ("writes", ctypes.c_uint64), ("context", ctypes.c_uint64), ("resets_heap", ctypes.c_uint8), ("releases_gil", ctypes.c_uint8),
     ]  # fmt: skip
 
 
@@ -581,7 +583,7 @@ def _write_result(b: _Body, t: Type, value: str) -> str:
     return b.call("ptr", "PyLong_FromLongLong" if is_signed(t) else "PyLong_FromUnsignedLongLong", f"i64 {value}")
 
 
-def _vectorcall_text(params: Sequence[Type], result: Type, has_status: bool, functions: dict[str, int]) -> str:
+def _vectorcall_text(params: Sequence[Type], result: Type, has_status: bool, has_context: bool, functions: dict[str, int]) -> str:
     """Return the vectorcall function `call` of a signature.
 
     A function without status neither traps, allocates, polls nor calls the host: while it runs, nobody can look at the owner word.
@@ -622,9 +624,11 @@ def _vectorcall_text(params: Sequence[Type], result: Type, has_status: bool, fun
         values[position] = _read_buffer(b, params[position], position, number, arguments[position])  # type: ignore[arg-type]
     machine = MACHINE_TYPES[result]
     passed = ", ".join(f"{MACHINE_TYPES.get(t, 'i64')} {values[p]}" for p, t in enumerate(params))
+    if has_context:
+        passed += f"{', ' if params else ''}ptr {b.field('ptr', 'context')}"
     target = b.field("ptr", "address")
     if has_status:
-        _write_guarded_call(b, f"{{{machine}, i32}} {target}({passed})", bool(buffers))
+        _write_guarded_call(b, f"{{{machine}, i32}} {target}({passed})", bool(buffers), has_context)
         answer = b.value(f"extractvalue {{{machine}, i32}} %both, 0")
         status = b.value(f"extractvalue {{{machine}, i32}} %both, 1")
     else:
@@ -660,7 +664,7 @@ def _vectorcall_text(params: Sequence[Type], result: Type, has_status: bool, fun
     return f"define ptr @call(ptr %self, ptr %args, i64 %nargsf, ptr %names) {{\nentry:\n{text}\n}}"
 
 
-def _write_guarded_call(b: _Body, call: str, has_buffers: bool) -> None:
+def _write_guarded_call(b: _Body, call: str, has_buffers: bool, has_context: bool) -> None:
     """Write the call of a target with status: with the manager taken, the stack bound set, and, if asked for, the GIL released. Defines %both."""
     b.line("br label %held")
     b.label("held")
@@ -678,7 +682,8 @@ def _write_guarded_call(b: _Body, call: str, has_buffers: bool) -> None:
     frame = b.value(f"ptrtoint ptr {b.value('call ptr @llvm.frameaddress.p0(i32 0)')} to i64")
     wanted = b.value(f"call i64 @llvm.usub.sat.i64(i64 {frame}, i64 {b.field('i64', 'stack')})")
     low = b.load("i64", "%state", _CallWords.stack_low.offset)
-    b.store("i64", b.value(f"call i64 @llvm.umax.i64(i64 {wanted}, i64 {low})"), "%heap", STACK_LIMIT)
+    limit = b.value(f"call i64 @llvm.umax.i64(i64 {wanted}, i64 {low})")
+    b.store("i64", b.value(f"call i64 @llvm.usub.sat.i64(i64 {frame}, i64 {limit})") if has_context else limit, "%heap", STACK_LIMIT)
     b.store("i64", str(NO_SITE), "%heap", TRAP_SITE)
     if has_buffers:
         b.store("i64", "%above", "%heap", HEAP_TOP)
@@ -722,9 +727,9 @@ def _write_helper_call(b: _Body, label: str, helper: Callable[[object], None], t
 
 
 @functools.cache
-def _vectorcall(params: tuple[Type, ...], result: Type, has_status: bool) -> int:
+def _vectorcall(params: tuple[Type, ...], result: Type, has_status: bool, has_context: bool) -> int:
     """Return the address of the vectorcall function of a signature."""
-    return _compile({"call": _vectorcall_text(params, result, has_status, _callable_type().functions)})["call"]
+    return _compile({"call": _vectorcall_text(params, result, has_status, has_context, _callable_type().functions)})["call"]
 
 
 # The interface
@@ -756,13 +761,13 @@ def callable_type() -> type:
 
 def retarget(made: Callable[..., object], params: Sequence[Type], result: Type, target: Target) -> bool:
     """Let the next calls go to the target; return whether they do. A signature without native form stays slow."""
-    if isinstance(made, PythonFunction) or not has_native_form(params, result):
+    if isinstance(made, PythonFunction) or not has_native_form(params, result) or (target.context and any(map(_is_lendable, params))):
         return False
-    vectorcall = _vectorcall(tuple(params), result, target.has_status)
+    vectorcall = _vectorcall(tuple(params), result, target.has_status, target.context != 0)
     _notice_numpy()
     instance = _instance(made)
     _own(instance, "keep", (target.state, target.keep))
-    for name in ("address", "heap", "owner", "resets_heap", "releases_gil"):
+    for name in ("address", "context", "heap", "owner", "resets_heap", "releases_gil"):
         setattr(instance, name, getattr(target, name))
     instance.stack = min(target.stack, (1 << 64) - 1)
     instance.state = target.state.address

@@ -59,7 +59,7 @@ class LiveFunction:
 
     def _retarget(self, made: Callable[..., object]) -> None:
         manager = self.manager
-        if manager.backend != "llvm":
+        if manager.backend == "interpreter":
             return
         compiled = manager.compiled(self.name)
         target = native_target(manager, compiled, self.name)
@@ -92,9 +92,11 @@ def native_target(manager: LocalExecutionManager, compiled: CompiledUnit, name: 
     program = compiled.program
     if program.calls_host or not program.reset_top:  # type: ignore[attr-defined]
         return None
+    code = program.native_code(name)  # type: ignore[attr-defined]
     return Target(
-        address=program.address(name),  # type: ignore[attr-defined]
-        has_status=name in program.may_trap,  # type: ignore[attr-defined]
+        address=code.address,
+        context=code.context,
+        has_status=code.has_status,
         heap=program.heap.base,  # type: ignore[attr-defined]
         owner=manager.ownership.address,
         state=manager.call_state,
@@ -140,6 +142,7 @@ PROPERTIES: dict[str, object] = {
     "mir": _form("mir"),
     "llvm_ir": _form("ir"),
     "assembly": _form("asm"),
+    "wat": _form("wat"),
     "__signature__": _lenient(lambda live: signature_of(live.function), None),
     "__doc__": _lenient(_documentation, "This function is no longer defined."),
     "__repr__": lambda self: f"<simple_magic function {self.live.name}{_shown_signature(self.live)}>",

@@ -37,21 +37,20 @@ def get_jit_backend() -> str:
     return _default
 
 
-CRANELIFT_MISSING = "the Cranelift back end is not part of this version; use llvm, interpreter or auto"
+CRANELIFT_MISSING = "the Cranelift back end needs wasmtime, which is not installed: pip install 'simple_magic[cranelift]'"
 
 
 def choose_backend(name: str) -> tuple[str, str]:
     """Return (back end, reason) for a request; `auto` takes the process's default, then what is installed. Raises: ValueError."""
     wanted = normalise_backend(name)
+    reason = "asked for"
     if wanted == "auto" and _default != "auto":
-        wanted = _default
-        reason = f"auto: set_jit_backend({_default!r}) is in force"
-    elif wanted == "auto":
-        if find_spec("llvmlite") is None:
-            return "interpreter", "auto: llvmlite is not installed"
-        return "llvm", "auto: llvm, because the Cranelift back end is not part of this version"
-    else:
-        reason = "asked for"
-    if wanted == "cranelift":
+        wanted, reason = _default, f"auto: set_jit_backend({_default!r}) is in force"
+    has_llvm, has_cranelift = find_spec("llvmlite") is not None, find_spec("wasmtime") is not None
+    if wanted == "auto" and not has_llvm:
+        return "interpreter", "auto: llvmlite is not installed"
+    if wanted == "auto":
+        return ("cranelift", "auto: cranelift, because wasmtime is installed") if has_cranelift else ("llvm", "auto: llvm, because wasmtime is not installed")
+    if wanted == "cranelift" and not has_cranelift:
         raise ValueError(CRANELIFT_MISSING)
     return wanted, reason

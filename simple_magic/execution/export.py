@@ -1,8 +1,9 @@
-"""A function's unit in another form: MIR, JSON, LLVM IR, assembly or an object file."""
+"""A function's unit in another form: MIR, JSON, LLVM IR, assembly, WebAssembly text or an object file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..mir.jsonform import to_json_text
@@ -34,18 +35,18 @@ def json_text(manager: LocalExecutionManager, name: str, _options: RunOptions) -
     return to_json_text(manager.session.unit_of(name).module)
 
 
-def _program_attribute(attribute: str) -> Callable[[LocalExecutionManager, str, RunOptions], str]:
+def _program_attribute(attribute: str, backend: str | None = None) -> Callable[[LocalExecutionManager, str, RunOptions], str]:
+    """Return the form that a program shows as an attribute. backend: the one whose form it is, whatever back end runs; None is any native one."""
+
     def view(manager: LocalExecutionManager, name: str, options: RunOptions) -> str:
-        program = manager.compiled(name, options).program
+        program = manager.compiled(name, replace(options, backend=backend) if backend else options).program
         text = getattr(program, attribute, None)
         if text is None:
-            raise ValueError(f"the {options.backend} back end has no {FORMS_NEED[attribute]}; use the llvm back end")
+            raise ValueError(f"the {options.backend} executes MIR as it is; choose the llvm or cranelift back end to see it lowered")
         return text
 
     return view
 
-
-FORMS_NEED = {"llvm_ir": "LLVM IR", "optimized_ir": "LLVM IR", "assembly": "assembly", "lowered_text": "lowered MIR"}
 
 FORMS: dict[str, Callable[[LocalExecutionManager, str, RunOptions], str]] = {
     "mir": mir_text,
@@ -53,22 +54,19 @@ FORMS: dict[str, Callable[[LocalExecutionManager, str, RunOptions], str]] = {
     "model": model_text,
     "json": json_text,
     "lowered": _program_attribute("lowered_text"),
-    "ir": _program_attribute("llvm_ir"),
-    "ll": _program_attribute("optimized_ir"),
-    "asm": _program_attribute("assembly"),
+    "ir": _program_attribute("llvm_ir", "llvm"),
+    "ll": _program_attribute("optimized_ir", "llvm"),
+    "asm": _program_attribute("assembly", "llvm"),
+    "wat": _program_attribute("wat", "cranelift"),
 }
-"""Forms that are text, by name."""
+"""Forms that are text, by name. The forms of one back end are made with it, whichever runs."""
 
 
 def export(manager: LocalExecutionManager, name: str, form: str = "unit", options: RunOptions | None = None) -> str | bytes:
     """Return a function's unit in one of FORMS as text, or as the bytes of an object file ("o"). Raises: ValueError for an unknown form, MirError."""
     options = options or manager.options()
     if form == "o":
-        program = manager.compiled(name, options).program
-        code = getattr(program, "object_code", None)
-        if code is None:
-            raise ValueError(f"the {options.backend} back end makes no object file; use the llvm back end")
-        return code
+        return manager.compiled(name, replace(options, backend="llvm")).program.object_code  # type: ignore[attr-defined]
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; choose one of {', '.join((*FORMS, 'o'))}")
     return FORMS[form](manager, name, options)

@@ -34,11 +34,12 @@ from ..backends.wrapper import CallState
 from ..mir.analysis import local_types
 from ..mir.diagnostics import Diagnostic, LoweringError, MirError, Origin, ParseError, SimpleError, Span, Trap
 from ..mir.jsonform import from_json
-from ..mir.model import Const, Function, Global, Module, StructDef
+from ..mir.model import Const, Function, Global, Module
 from ..mir.ops import OPS
+from ..mir.places import can_hold_array
 from ..mir.resolve import Names, operand_type
 from ..mir.text import parse_text
-from ..mir.types import Array, FixedArray, Fn, Named, Ptr, Type, format_type, walk
+from ..mir.types import Fn, Ptr, Type, format_type, walk
 from ..passes.fuel import add_fuel
 from ..passes.semantics import MODELS, apply_semantics
 from . import externs
@@ -368,6 +369,7 @@ class LocalExecutionManager:
     def compiled(self, name: str, options: RunOptions | None = None) -> CompiledUnit:
         """Return the compiled unit that holds a function. Raises: MirError."""
         options = options or self.options()
+        choose_backend(options.backend)
         self._find(name)
         resolved = self.session.unit_of(name)
         key = (resolved.key, options)
@@ -404,7 +406,7 @@ class LocalExecutionManager:
         timings.update(getattr(program, "timings", {}) or {"compile": time.perf_counter_ns() - start})
         items = {item.name: self.session.definitions[item.name].item for item in resolved.module.items}
         names = Names.of(resolved.module)
-        keeps = any(_can_hold_array(g.type, names) for g in resolved.module.globals)
+        keeps = any(can_hold_array(g.type, names) for g in resolved.module.globals)
         return CompiledUnit(program, resolved, options, timings, items, written_array_types(resolved.module), keeps)
 
     # Running
@@ -717,21 +719,6 @@ def _initial_value(declared: Global, names: Names) -> object:
     if isinstance(declared.init, Const) and declared.init.bits is not None:
         return declared.init.value
     return zero_value(declared.type, names)
-
-
-def _can_hold_array(t: Type, names: Names) -> bool:
-    seen: set[str] = set()
-    todo = [t]
-    while todo:
-        for inner in walk(todo.pop()):
-            if isinstance(inner, (Array, FixedArray)):
-                return True
-            if isinstance(inner, Named) and inner.name not in seen:
-                seen.add(inner.name)
-                definition = names.types[inner.name]
-                groups = [definition.fields] if isinstance(definition, StructDef) else [v.fields for v in definition.variants]
-                todo.extend(f.type for fields in groups for f in fields)
-    return False
 
 
 ARRAY_WRITERS = tuple(name for name, row in OPS.items() if row.form.startswith("p") and row.name != "set_field")

@@ -138,6 +138,44 @@ def reverse_postorder(function: Function) -> list[str]:
     return order
 
 
+def live_after(function: Function, op: str) -> dict[tuple[str, int], tuple[str, ...]]:
+    """Return, for each instruction of an operation, given as (label, index), the locals that may still be read behind it, in order of assignment."""
+    number: dict[str, int] = {p.name: index for index, p in enumerate(function.params)}
+    for block in function.blocks:
+        for ins in block.instructions:
+            for name in (*writes(ins), *reads(ins)):
+                number.setdefault(name, len(number))
+    bit = {name: 1 << index for name, index in number.items()}
+
+    def before(block: Block, live: int, first: int = 0) -> int:
+        """Return what is live before instruction `first`, given what is live at the end."""
+        for ins in reversed(block.instructions[first:]):
+            for name in writes(ins):
+                live &= ~bit[name]
+            for name in reads(ins):
+                live |= bit[name]
+        return live
+
+    blocks, sources = block_table(function), predecessors(function)
+    at_end = dict.fromkeys(blocks, 0)
+    todo = dict.fromkeys(reversed(blocks))
+    while todo:
+        label = next(iter(todo))
+        del todo[label]
+        live = before(blocks[label], at_end[label])
+        for source in sources[label]:
+            if at_end[source] | live != at_end[source]:
+                at_end[source] |= live
+                todo[source] = None
+    found = {}
+    for label, block in blocks.items():
+        for index, ins in enumerate(block.instructions):
+            if ins.op == op:
+                live = before(block, at_end[label], index + 1)
+                found[label, index] = tuple(name for name, mask in bit.items() if live & mask)
+    return found
+
+
 def reachable(function: Function) -> set[str]:
     """Return the labels that control can arrive at from the entry."""
     return set(reverse_postorder(function))

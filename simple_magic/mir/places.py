@@ -185,6 +185,22 @@ def place_types(place: Place, local_types: Mapping[str, Type | None], names: Nam
     return tuple(types)
 
 
+def can_hold_array(t: Type, names: Names) -> bool:
+    """Return whether an array can be reached from a value of type `t`."""
+    seen: set[str] = set()
+    todo = [t]
+    while todo:
+        for inner in walk(todo.pop()):
+            if isinstance(inner, (Array, FixedArray)):
+                return True
+            if isinstance(inner, Named) and inner.name not in seen:
+                seen.add(inner.name)
+                definition = names.types[inner.name]
+                groups = [definition.fields] if isinstance(definition, StructDef) else [v.fields for v in definition.variants]
+                todo.extend(f.type for fields in groups for f in fields)
+    return False
+
+
 def unknown_global(name: str, names: Names, span: Span | None = None) -> Rejected:
     return Rejected("E0204", f"unknown global `{name}`", span, help=suggestion(name, names.globals) or f"declare it: `global {name}: i64`")
 

@@ -170,14 +170,15 @@ def cast(b: Builder, ins: Instruction) -> Operand | None:
 
 
 def bitcast(b: Builder, ins: Instruction) -> Operand | None:
-    """A NaN becomes the canonical one before its bits are seen."""
+    """A NaN shows the bits of the canonical one. They are chosen among integers: to an optimiser every float NaN is as good as another."""
     x, source = b.typed(ins.args[0])
     target = b.types[ins.dest] if ins.dest else source
-    if target == source and not is_float(source):
+    if target == source:
         return x
-    if is_float(source):
-        x = b.get(source, "select", b.get(BOOL, "ne", x, x), Const(source, NAN_BITS[source]), x)  # type: ignore[index]
-    return x if target == source else b.get(target, "raw_bitcast", x)
+    bits = b.get(target, "raw_bitcast", x)
+    if not is_float(source) or is_float(target):
+        return bits
+    return b.get(target, "select", b.get(BOOL, "ne", x, x), Const(target, NAN_BITS[source]), bits)  # type: ignore[index]
 
 
 # Comparison of scalars and texts; `lower_equality` has eq and ne of everything else.

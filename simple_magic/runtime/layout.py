@@ -1,6 +1,6 @@
 """The one object layout of native back ends: offsets, in bytes, in a heap whose base is offset 0.
 
-A heap is one piece of memory: control words, one word per session global, then objects. A reference is the 8-byte offset of an object; 0 is nil.
+A heap is one piece of memory: control words, one word per session global, the flag's page, then objects. A reference is the 8-byte offset of an object; 0 is nil.
 Texts that occur as constants are interned at the far end, downwards from the limit.
 
     value of type                            in a local       in a slot of 8 bytes
@@ -47,7 +47,12 @@ NO_SITE = -1
 """TRAP_SITE at the start of an outermost call: nothing was thrown yet."""
 GLOBALS = 1024
 MAX_GLOBALS = 15_000
-HEAP_START = 128 * 1024
+POLL_SAVED = GLOBALS + WORD * MAX_GLOBALS
+"""Where a program may keep the locals that live on while it polls."""
+FLAG = 128 * 1024
+"""Where the flag word of the manager appears on a page of its own, for back ends that reach nothing outside of the heap. Pages have up to 16 KiB."""
+HEAP_START = FLAG + 16 * 1024
+MOST_POLL_SAVED = (FLAG - POLL_SAVED) // WORD
 
 # Object headers: kind in the low byte, flags above it.
 KIND_ARRAY, KIND_DICT, KIND_TEXT, KIND_STRUCT, KIND_CLASS, KIND_ENUM, KIND_TUPLE, KIND_BOX, KIND_FN, KIND_PTR, KIND_BLOCK = range(1, 12)

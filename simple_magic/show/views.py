@@ -19,7 +19,7 @@ from ..mir.text import format_instruction
 from ..mir.types import format_type
 from .html import Code, Sections, Table, code_html, escape, pre_html, table
 
-VIEWS = ("mir", "unit", "model", "json", "lowered", "ir", "ll", "asm", "cfg", "timings")
+VIEWS = ("mir", "unit", "model", "json", "lowered", "ir", "ll", "asm", "wat", "cfg", "timings")
 """What `--show` and `%simple show` can show of a function."""
 
 
@@ -38,7 +38,8 @@ def function_view(manager: LocalExecutionManager, name: str, view: str, options:
 
 
 TITLES = {"mir": "MIR", "unit": "unit (resolved MIR)", "model": "MIR with the model's copies", "json": "JSON", "lowered": "lowered MIR",
-          "ir": "LLVM IR as emitted", "ll": "LLVM IR after optimisation", "asm": "assembly"}  # fmt: skip
+          "ir": "LLVM IR as emitted", "ll": "LLVM IR after optimisation", "asm": "assembly (LLVM)",
+          "wat": "WebAssembly, as Cranelift gets it"}  # fmt: skip
 
 
 def control_flow(manager: LocalExecutionManager, name: str) -> Table:

@@ -1,0 +1,1 @@
+"""Differential testing: random programs on all executors, findings made small and kept as filetests."""
