@@ -109,7 +109,7 @@ def answers():
     return table
 
 
-@pytest.fixture(scope="module", params=["llvm", "interpreter"])
+@pytest.fixture(scope="module", params=["llvm", "cranelift", "interpreter"])
 def shared(request):
     """One manager for all tests that leave its child alone: starting one takes a while."""
     extern("fn isolated_ask(x: i64) -> i64")(lambda x: x + 1)
@@ -142,11 +142,21 @@ def soon(action, *args, seconds=0.3) -> threading.Timer:
     return timer
 
 
+def crash(pid: int) -> None:
+    """End a process as a bad memory access would: an engine's own handler lets the first signal pass that no instruction of its code has caused."""
+    for _ in range(50):
+        try:
+            os.kill(pid, signal.SIGSEGV)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+
+
 # The same answers
 
 
 def test_what_ran_says_so(em):
-    name = {"llvm": "llvm-jit", "interpreter": "interpreter"}[em.backend]
+    name = {"llvm": "llvm-jit", "cranelift": "cranelift-jit", "interpreter": "interpreter"}[em.backend]
     assert em.backend_name == f"{name} (isolated)"
     assert em.execute_captured("add", 20, 22).backend == f"{name} (isolated)"
     assert em.execute_captured("add", 20, 22).value == 42
@@ -166,7 +176,7 @@ def test_one_call_of_a_manager_can_be_isolated_or_not():
         assert (live(1, 2), live(3, 4), em.backend_name) == (3, 7, "llvm-jit (isolated)")
 
 
-@pytest.mark.parametrize("backend", ["llvm", "interpreter"])
+@pytest.mark.parametrize("backend", ["llvm", "cranelift", "interpreter"])
 def test_filetests_give_the_same_in_the_child(backend):
     from conftest import new_manager
 
@@ -197,11 +207,8 @@ def trap_fields(trap: Trap | None) -> object:
 
 
 def test_views_come_from_the_child(em):
-    if em.backend == "llvm":
-        assert "define" in em.function("add").llvm_ir
-    else:
-        with pytest.raises(ValueError, match="has no LLVM IR"):
-            _ = em.function("add").llvm_ir
+    assert "define" in em.function("add").llvm_ir
+    assert "i64.add" in em.function("add").wat
 
 
 def test_errors_of_compiling_are_raised_here():
@@ -395,9 +402,9 @@ done:
 def test_a_crash_costs_one_child(em):
     em.execute("set", 11)
     pid = pid_of(em)
-    soon(os.kill, pid, signal.SIGSEGV)
+    soon(crash, pid)
     with pytest.raises(CrashError, match=r"SIGSEGV ended the isolated process .* while it ran `spin`") as caught:
-        em.execute("spin")
+        em.execute("spin", timeout=30)
     assert caught.value.ending == "SIGSEGV" and "SIGSEGV" in em.last_error
     assert em.execute("peek") == 11, "globals are as before the call"
     assert em.execute("add", 1, 2) == 3 and pid_of(em) != pid
@@ -502,9 +509,9 @@ def test_a_child_that_dies_between_calls_is_replaced_silently(em):
 @posix
 def test_a_crash_inside_a_nested_call(em, answers):
     def nested(x):
-        soon(os.kill, pid_of(em), signal.SIGSEGV)
+        soon(crash, pid_of(em))
         try:
-            em.execute("spin")
+            em.execute("spin", timeout=30)
         except CrashError:
             if x:
                 raise
@@ -527,7 +534,7 @@ def test_interrupt(em):
         soon(os.kill, os.getpid(), signal.SIGINT)
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            em.execute("spin")
+            em.execute("spin", timeout=30)
         assert time.monotonic() - start < 3
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert em.execute("peek") == 5, "the child stopped by itself and told its globals"
@@ -590,7 +597,7 @@ def test_calls_in_another_thread(em):
 
 
 @pytest.mark.parametrize("is_isolated", [False, True])
-@pytest.mark.parametrize("backend", ["llvm", "interpreter"])
+@pytest.mark.parametrize("backend", ["llvm", "cranelift", "interpreter"])
 def test_limits_of_some_calls(backend, is_isolated):
     with LocalExecutionManager(backend, isolated=is_isolated) as em:
         em.compile(SOURCE)
