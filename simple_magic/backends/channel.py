@@ -130,7 +130,7 @@ class CallExtern(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """From the child: the call ended at a request to stop or a timeout; what is left to do takes as long as the data is large."""
+    """From the child: a call failed, or returned within its timeout; what is left to do takes as long as the data is large."""
 
 
 class Done(NamedTuple):
@@ -149,12 +149,14 @@ class CallEnded(NamedTuple):
     """From the child: a call returned or failed.
 
     kind and detail: "value" and the packed result, "raised" and a pickled exception, "host" and the number of an exception that the parent keeps,
-    "stopped" and None. `store`: the globals, if a unit that ran has some. `changed`: pieces of the lent memory.
+    "stopped" and None. `store`: the globals, if a unit that ran has some. `is_current`: the child has the globals that it was sent.
+    `changed`: pieces of the lent memory.
     """
 
     kind: str
     detail: object
     store: Packed | None
+    is_current: bool
     changed: dict[int, bytes]
 
 

@@ -200,13 +200,13 @@ class IsolatedBackend:
             while True:
                 with watch.noting_interrupts():
                     child.send(dumps(request), watch.look)
+                    watch.resume()
                     message = self._listen(watch)
                 if not isinstance(message, CallExtern):
                     return message
                 request = self._extern(message) if watch.error is None else self._failed(watch.error)
                 if self._child is not child:
                     raise self._failures[request.number] if isinstance(request, Failed) else ChildEnded
-                watch.resume()
         except ChildEnded:
             raise
         except BaseException:
@@ -274,11 +274,10 @@ class IsolatedBackend:
     def _announce(self, program: IsolatedProgram) -> None:
         """Make sure that the child has a program, and not those that nobody needs."""
         child = self._ready()
-        if self.forgotten:
+        if self.forgotten and self._depth == 0:
             gone, self.forgotten = [n for n in self.forgotten if n in self._known], []
             self._known.difference_update(gone)
-            if gone and self._depth == 0:
-                _tell(child, Close(gone))
+            _tell(child, Close(gone))
         if program.number not in self._known:
             program.timings = self._simple(Compile(program.number, program.unit, program.level), "it compiled the unit")
             self._known.add(program.number)
@@ -290,8 +289,13 @@ class IsolatedBackend:
 
     def call(self, program: IsolatedProgram, function: str, args: Sequence[object], fuel: int | None) -> object:
         """Call a function of a program in the child."""
-        if self._depth == 0:
-            self._failures.clear()
+        try:
+            return self._call(program, function, args, fuel)
+        finally:
+            if self._depth == 0:
+                self._failures.clear()
+
+    def _call(self, program: IsolatedProgram, function: str, args: Sequence[object], fuel: int | None) -> object:
         self._announce(program)
         host, child = self.host, self._ready()
         loans = Loans()
@@ -303,27 +307,30 @@ class IsolatedBackend:
         request = Call(program.number, function, packed, loans.copies(), fuel, host.limits, seconds, self._store() if sends else None, program.uses_globals)
         self._is_current |= sends
         watch = _Watch(child, deadline)
+        is_adopted = False
         self._depth += 1
         try:
             ended = self._ask(watch, request)
+            assert isinstance(ended, CallEnded), ended
+            if ended.store is not None:
+                self._values = dict(zip(self._types, unpack(ended.store)))
+            is_adopted = ended.is_current
+            loans.write_back(ended.changed)
         except ChildEnded:
             self._gone(watch, f"it ran `{function}`")
         finally:
             self._depth -= 1
-        assert isinstance(ended, CallEnded), ended
-        loans.write_back(ended.changed)
-        if ended.store is not None:
-            self._values = dict(zip(self._types, unpack(ended.store)))
+            self._is_current &= is_adopted
         if watch.error is not None:
             raise watch.error
-        if ended.kind == "value":
-            return unpack(ended.detail)[0]  # type: ignore[arg-type]
-        raise self._outcome(ended)
+        if ended.kind != "value":
+            raise self._outcome(ended)
+        return unpack(ended.detail)[0]  # type: ignore[arg-type]
 
     def _outcome(self, ended: CallEnded) -> BaseException:
         """Return what a call in the child ended with."""
         if ended.kind == "host":
-            return self._failures[ended.detail]  # type: ignore[index]
+            return self._failures[ended.detail]  # type: ignore[call-overload]
         return KeyboardInterrupt() if ended.kind == "stopped" else pickle.loads(ended.detail)  # type: ignore[arg-type]
 
     # Globals

@@ -205,6 +205,7 @@ class Server:
 
     def _write(self, store: Any) -> None:
         assert self.engine is not None, "a call is running, or about to"
+        self.globals = None  # In case that it fails.
         self.engine.write_globals(dict(zip(store.types, unpack(store.values))), store.types, store.names)
         self.globals = store.types, store.names
 
@@ -214,9 +215,10 @@ class Server:
             host.begin()
             self._is_touched = False
         self._is_touched |= message.uses_globals
-        host.limits = message.limits
+        limits, host.limits = host.limits, message.limits
         borrowed = Borrowed(message.lent)
-        kind, detail = "value", None
+        kind = "value"
+        detail: object = None
         self.depth += 1
         try:
             with host.timeout(message.seconds):
@@ -232,13 +234,15 @@ class Server:
             kind, detail = "raised", pickled(error)
         finally:
             self.depth -= 1
+            if self.depth:
+                host.limits = limits
         host.flush()
-        if kind != "value":
+        if kind != "value" or message.seconds is not None:
             self.send(Ended())
-        else:
+        if kind == "value":
             detail = pack([value])
         store = self._packed_globals(*self.globals) if self.depth == 0 and self._is_touched and self.globals else None
-        self.send(CallEnded(kind, detail, store, borrowed.changed()))
+        self.send(CallEnded(kind, detail, store, self.globals is not None, borrowed.changed()))
 
 
 RULES: dict[type, Callable[[Server, Any], None]] = {

@@ -95,7 +95,7 @@ class Borrowed:
         self._before = copies.pieces
         self._pieces = [bytearray(piece) for piece in copies.pieces]
         whole = [memoryview(piece) for piece in self._pieces]
-        self.views = [whole[n][at : at + size].cast(form) if size else memoryview(b"").cast(form) for n, at, size, form in copies.places]
+        self.views = [(whole[n][at : at + size] if size else memoryview(b"")).cast(form) for n, at, size, form in copies.places]  # type: ignore[call-overload]
 
     def changed(self) -> dict[int, bytes]:
         return {n: bytes(now) for n, (now, before) in enumerate(zip(self._pieces, self._before)) if now != before}
