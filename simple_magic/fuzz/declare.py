@@ -23,6 +23,7 @@ EXTERNS = (
     Extern("host_note", (Param("what", TEXT),), UNIT, variadic=True),
     Extern("host_pick", (Param("xs", Array(I64)), Param("default", Option(TEXT))), Option(TEXT)),
     Extern("host_check", (Param("x", I64),), I64),
+    Extern("host_again", (Param("x", I64),), I64),
 )
 """What generated programs may call; `compare.RecordingHost` serves them."""
 
