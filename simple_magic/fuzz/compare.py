@@ -29,7 +29,6 @@ from ..mir.verify import check
 from ..passes.fuel import add_fuel
 from ..passes.semantics import apply_semantics
 from .generate import Batch
-from .generate import Program as Generated
 from .values import Lent
 
 
@@ -50,6 +49,8 @@ EXECUTORS: dict[str, tuple[Callable[[RecordingHost], Backend], int]] = {
 LIMITS = Limits(memory=16 << 20, frames=20_000, output=20_000)
 POLLS = 60
 """How often the interpreter may poll in one call; a program that runs longer is given up."""
+MAX_DEPTH = 2
+"""How deep externs may call the program."""
 GIVEN_UP = ("out_of_memory", "stack_overflow", "timeout", "output_limit")
 """Limits that executors measure differently: one may reach them where another does not. The calls after it are not comparable."""
 
@@ -108,6 +109,9 @@ class RecordingHost:
     output: list[str] = field(default_factory=list)
     written: int = 0
     polls: int = 0
+    again: Callable[[], object] | None = None
+    """Makes a call of the program that is running, from inside."""
+    depth: int = 0
     flag: InterruptFlag = field(default_factory=InterruptFlag)
 
     @property
@@ -116,7 +120,7 @@ class RecordingHost:
 
     def begin(self) -> None:
         self.output.clear()
-        self.written = self.polls = 0
+        self.written = self.polls = self.depth = 0
 
     def write(self, text: str) -> None:
         self.written += len(text)
@@ -134,7 +138,22 @@ class RecordingHost:
         if name in _INTERNAL:
             return _INTERNAL[name](self, args, arg_types)
         self.write(f"{name}{canonical(tuple(args))} at {origin}\n")
-        return _EXTERN_RULES[name](*args)
+        return self.enter_again(*args) if name == "host_again" else _EXTERN_RULES[name](*args)
+
+    def enter_again(self, x: int) -> int:
+        """Call the program from inside, at most `MAX_DEPTH` deep. An even argument lets a trap pass."""
+        if self.again is None or self.depth >= MAX_DEPTH:
+            return 0
+        self.depth += 1
+        try:
+            self.write(f"again: {canonical(self.again())}\n")
+        except Trap as trap:
+            if x % 2 == 0 or trap.kind in GIVEN_UP:
+                raise
+            self.write(f"again: {trap.kind} at {trap.origin} in {trap.frames}\n")
+        finally:
+            self.depth -= 1
+        return self.depth
 
 
 _INTERNAL: dict[str, Callable[[RecordingHost, Sequence, Sequence[Type]], object]] = {
@@ -266,41 +285,60 @@ class Executors:
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         try:
-            return [
-                _make_calls(backend, host, compiled, unit, names, program, program.calls[: None if counts is None else counts[number]], batch.fuel)
-                for number, program in enumerate(batch.programs)
-            ]
+            found = []
+            for number, program in enumerate(batch.programs):
+                types = {g.name: (unit.global_slots[g.name], names.globals[g.name].type) for g in program.module.globals}
+                calls = program.calls[: None if counts is None else counts[number]]
+                run = _Run(backend, host, compiled, types, names, batch.fuel)
+                found.append(run.make_calls(calls, initial_globals(Names.of(program.module))))
+            return found
         finally:
             compiled.close()
 
 
-def _make_calls(
-    backend: Backend, host: RecordingHost, compiled: Compiled, unit: Unit, names: Names, program: Generated, calls: Sequence, fuel: int | None
-) -> list[Report]:
-    """Make calls on a fresh store of the program's globals, until one is given up."""
-    types = {g.name: (unit.global_slots[g.name], names.globals[g.name].type) for g in program.module.globals}
-    backend.write_globals(initial_globals(Names.of(program.module)), types, names)
-    reports: list[Report] = []
-    for name, args in pickle.loads(pickle.dumps(tuple(calls))):
-        reports.append(_make_call(backend, host, compiled, name, args, types, names, fuel))
-        if reports[-1].is_given_up:
-            break
-    return reports
+@dataclass(frozen=True)
+class _Run:
+    """One program on one executor."""
 
+    backend: Backend
+    host: RecordingHost
+    compiled: Compiled
+    types: Mapping[str, tuple[int, Type]]
+    names: Names
+    fuel: int | None
 
-def _make_call(
-    backend: Backend, host: RecordingHost, compiled: Compiled, name: str, args: tuple, types: Mapping[str, tuple[int, Type]], names: Names, fuel: int | None
-) -> Report:
-    host.begin()
-    lent = [ArrayValue(memoryview(np.array(a.items, a.dtype)), growable=False) for a in args if isinstance(a, Lent)]
-    waiting = iter(lent)
-    end = _end_of(lambda: compiled.call(name, [next(waiting) if isinstance(a, Lent) else a for a in args], fuel))
-    if lent and types:
-        values = backend.read_globals(types, names)
-        detach_lent(values.values())
-        backend.write_globals(values, types, names)
-    stored = backend.read_globals(types, names)
-    return Report(end, "".join(host.output), tuple(canonical(a) for a in lent), canonical(tuple(stored[name] for name in sorted(stored))))
+    def make_calls(self, calls: Sequence[tuple[str, tuple]], start: Mapping[str, object]) -> list[Report]:
+        """Make calls on a fresh store of the program's globals, until one is given up."""
+        self.backend.write_globals(start, self.types, self.names)
+        reports: list[Report] = []
+        for number, (name, args) in enumerate(pickle.loads(pickle.dumps(tuple(calls)))):
+            self.host.begin()
+            self.disturb(number)
+            reports.append(self.make_call(name, args))
+            if reports[-1].is_given_up:
+                break
+        return reports
+
+    def disturb(self, number: int) -> None:
+        """Ask for what happens rarely and must not be seen: a poll, a compaction of the heap."""
+        if number % 4 == 1:
+            self.host.flag.set()
+        if number % 3 == 1 and hasattr(self.backend, "compact_at"):
+            self.backend.compact_at = 0
+
+    def make_call(self, name: str, args: tuple) -> Report:
+        lent = [ArrayValue(memoryview(np.array(a.items, a.dtype)), growable=False) for a in args if isinstance(a, Lent)]
+        waiting = iter(lent)
+        values = [next(waiting) if isinstance(a, Lent) else a for a in args]
+        kept = pickle.dumps([ArrayValue(list(a.items)) if isinstance(a, Lent) else a for a in args])
+        self.host.again = lambda: self.compiled.call(name, pickle.loads(kept), self.fuel)
+        end = _end_of(lambda: self.compiled.call(name, values, self.fuel))
+        if lent and self.types:
+            found = self.backend.read_globals(self.types, self.names)
+            detach_lent(found.values())
+            self.backend.write_globals(found, self.types, self.names)
+        stored = self.backend.read_globals(self.types, self.names)
+        return Report(end, "".join(self.host.output), tuple(canonical(a) for a in lent), canonical(tuple(stored[g] for g in sorted(stored))))
 
 
 def initial_globals(names: Names) -> dict[str, object]:

@@ -23,6 +23,7 @@ EXTERNS = (
     Extern("host_note", (Param("what", TEXT),), UNIT, variadic=True),
     Extern("host_pick", (Param("xs", Array(I64)), Param("default", Option(TEXT))), Option(TEXT)),
     Extern("host_check", (Param("x", I64),), I64),
+    Extern("host_again", (Param("x", I64),), I64),
 )
 """What generated programs may call; `compare.RecordingHost` serves them."""
 
@@ -60,7 +61,7 @@ class Declarations:
     def declare(self, has_globals: bool) -> None:
         """Declare everything; functions that come later know more types."""
         self.declare_types()
-        for _ in range(self.below(4)):
+        for _ in range(1 + self.below(4)):
             self.palette.append(self.composite())
         if has_globals:
             self.declare_globals()
@@ -171,8 +172,8 @@ class Declarations:
         match t:
             case Array(element):
                 if lend and element in NUMBERS and self.rarely(6):
-                    return Lent(LENT[element.name], tuple(self.value(element) for _ in range(1 + self.below(3))))  # type: ignore[union-attr]
-                return ArrayValue([self.value(element) for _ in range((2, 1, 3, 0)[self.below(4)])])
+                    return Lent(LENT[element.name], tuple(self.value(element) for _ in range((2, 1, 3, 40)[self.below(4)])))  # type: ignore[union-attr]
+                return ArrayValue([self.value(element) for _ in range((2, 1, 3, 0, 9)[self.below(5)])])
             case FixedArray(element, length):
                 return ArrayValue([self.value(element) for _ in range(length)])
             case Dict(key, value):

@@ -2,17 +2,18 @@
 
 Every choice goes through a `Chooser`: of numbers from a seed (fast, for many programs) or of a property testing library (which shrinks them). Programs
 verify by construction. They end: loops count down, recursion has a guard that counts down. What an operation could trap on (a zero divisor, an index)
-is mostly avoided and sometimes not, so that programs get far and traps occur.
+is mostly avoided and sometimes not, so that programs get far and traps occur. A part of the batches is scrambled afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..mir.model import Module
 from ..passes.semantics import MODELS
 from .declare import EXTERNS, Declarations
+from .scramble import scramble
 from .statements import FunctionWriter
 from .values import Chooser, SeededChooser
 
@@ -60,10 +61,12 @@ def make_batch(seed: int, functions: int = 200, calls: int = 16, models: Sequenc
     model = models[chooser.below(len(models))]
     fuel = (None, None, FUEL)[chooser.below(3)]
     has_globals = chooser.below(4) > 0
+    is_scrambled = chooser.below(3) == 0
     programs: list[Program] = []
     count = 0
     while count < functions:
         size = (4, 8, 12, 20)[chooser.below(4)]
-        programs.append(make_program(chooser, size, f"q{len(programs)}_", has_globals, calls))
+        program = make_program(chooser, size, f"q{len(programs)}_", has_globals, calls)
+        programs.append(replace(program, module=scramble(chooser, program.module)) if is_scrambled else program)
         count += len(programs[-1].module.functions)
     return Batch(tuple(programs), model, fuel)

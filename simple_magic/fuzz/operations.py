@@ -23,7 +23,7 @@ class OperationWriter(OperandWriter):
     def operation(self) -> None:
         """Write one operation from the table."""
         for _ in range(4):
-            row = self.g.pick(_GROUPS[self.g.below(len(_GROUPS))])
+            row = self.g.pick(_ROWS)
             rule = _CUSTOM.get(row.custom) if row.custom is not None else None
             if rule is None:
                 assert row.custom in (None, "equality", "array_fill"), f"{row.name} needs a method in _CUSTOM"
@@ -307,10 +307,7 @@ _WISHES: dict[str, Callable[[OperationWriter, list[Type]], dict[int, Operand]]] 
     "gep": OperationWriter.wish_step, "assert": OperationWriter.wish_true,
 }  # fmt: skip
 """Operands with which an operation does not trap, by position."""
-_GROUPS: list[list[Opcode]] = []
-for _row in (OPS[name] for name in USER_OPS):
-    if _row.terminator:
-        continue
-    if not _GROUPS or _GROUPS[-1][0].group != _row.group:
-        _GROUPS.append([])
-    _GROUPS[-1].append(_row)
+
+_OFTEN = {"aggregates": 4, "text": 2, "calls": 2, "pointers": 2, "globals": 2}
+"""How often an operation of a group is tried, if not once: many of these find no operand that fits."""
+_ROWS = [row for name in USER_OPS if not (row := OPS[name]).terminator for _ in range(_OFTEN.get(row.group, 1))]

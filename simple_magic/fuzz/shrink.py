@@ -14,7 +14,7 @@ from itertools import islice
 from ..backends.values import ArrayValue, DictValue, EnumValue, SomeValue, StructValue
 from ..mir.analysis import local_types, predecessors, reachable
 from ..mir.diagnostics import Reporter
-from ..mir.model import Block, Const, Function, Instruction, Module, Operand, const
+from ..mir.model import Block, Const, Function, Instruction, Module, Operand, Place, const
 from ..mir.resolve import Names
 from ..mir.types import BOOL, CHAR, I64, NUMBERS, TEXT, UNIT
 from ..mir.verify import check
@@ -179,8 +179,21 @@ def plainer_instructions(batch: Batch) -> Iterator[Batch]:
                 t = types[ins.dest]
                 plain = Instruction("const", (const(t, scalars_of(t)[0]),), ins.dest, t) if t in SCALARS else Instruction("zero", dest=ins.dest, dest_type=t)
                 yield _with_instructions(batch, index, number, (*before, plain, *after))
+            for operand in ins.args if ins.dest is not None else ():
+                if isinstance(operand, Place) and not operand.hops and types.get(operand.root) == types[ins.dest or ""]:
+                    changed = _with_instructions(batch, index, number, (*before, *after))
+                    yield _with_function(changed, index, _renamed(changed.module.functions[index], ins.dest or "", operand.root))
             if len(after) > 1:
                 yield _with_instructions(batch, index, number, (*before, ins, Instruction("unreachable")))
+
+
+def _renamed(function: Function, old: str, new: str) -> Function:
+    """Return the function with plain reads of one local turned into reads of another."""
+    blocks = []
+    for block in function.blocks:
+        instructions = (replace(i, args=tuple(replace(a, root=new) if a == Place(old) else a for a in i.args)) for i in block.instructions)
+        blocks.append(replace(block, instructions=tuple(instructions)))
+    return replace(function, blocks=tuple(blocks))
 
 
 def fewer_parameters(batch: Batch) -> Iterator[Batch]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..mir.model import Block, Function, Instruction, const, local
-from ..mir.types import BOOL, CHAR, F64, I32, I64, INTEGERS, NEVER, NUMBERS, TEXT, UNIT, Type, is_float
+from ..mir.model import Block, Function, Instruction, Operand, Place, const, local
+from ..mir.types import BOOL, CHAR, F64, I32, I64, INTEGERS, NEVER, NUMBERS, TEXT, UNIT, Array, Type, is_float, is_integer, is_signed
 from .operations import OperationWriter
 from .values import TEXTS_TRIED, scalars_of
 
@@ -32,7 +32,7 @@ class FunctionWriter(OperationWriter):
                 return
             self.left -= 1
             self.held.clear()
-            kind = self.g.below(12) if depth < 3 and self.left > 0 else 0
+            kind = self.g.below(14) if depth < 3 and self.left > 0 else 0
             statement = _STATEMENTS.get(kind)
             if statement is None:
                 self.operation()
@@ -90,6 +90,78 @@ class FunctionWriter(OperationWriter):
         self.pinned = pinned
         self.assigned = before
         self.start(after)
+
+    def counted_loop(self, depth: int) -> None:
+        """Count in some type, direction and step, to a constant, a parameter or the length of an array, and mostly walk over arrays.
+
+        A loop that goes round the whole type is possible: such calls are given up.
+        """
+        g = self.g
+        t = g.pick((I64, I64, I64, *INTEGERS))
+        step = (1, 1, 1, 2, -1, 3)[g.below(6)] if is_signed(t) else 1
+        arrays = [(name, a) for name, a in self.assigned.items() if isinstance(a, Array)]
+        end = self.loop_end(t, depth, arrays)
+        first = const(t, (0, 0, 0, 1)[g.below(4)])
+        counter = self.emit("copy", end if step < 0 else first, t=t, is_constant=True)
+        if step < 0 and g.often(3):
+            self.add(Instruction("sub", (counter, const(t, 1)), dest=counter.root))
+        sums = self.start_sums(arrays)
+        head, body, after = self.label(), self.label(), self.label()
+        self.goto(head)
+        self.start(head)
+        goes_on, ends = (("lt", "ge"), ("le", "gt"), ("ne", "eq"))[(0, 0, 0, 1, 2)[g.below(5)]] if step > 0 else (("ge", "lt"), ("gt", "le"))[g.below(2)]
+        limit = end if step > 0 else first
+        if g.below(3) == 2:
+            self.end("if", self.emit(ends, counter, limit, t=BOOL), labels=(after, body))
+        else:
+            self.end("if", self.emit(goes_on, counter, limit, t=BOOL), labels=(body, after))
+        before, pinned = dict(self.assigned), self.pinned
+        self.pinned = pinned | frozenset(before)
+        self.start(body)
+        self.walk(counter, t, sums, arrays)
+        self.statements(depth + 1, g.below(3))
+        if self.block is not None:
+            self.add(Instruction("add", (counter, const(t, step)), dest=counter.root))
+            self.goto(head)
+        self.pinned, self.assigned = pinned, before
+        self.start(after)
+
+    def loop_end(self, t: Type, depth: int, arrays: list) -> Operand:
+        g = self.g
+        known = [name for name, other in self.assigned.items() if other == t and name in self.constant]
+        kind = g.below(4)
+        if kind == 0 and arrays and t == I64:
+            return self.emit("len", local(g.pick(arrays)[0]), t=I64, is_constant=True)
+        if kind == 1 and known:
+            return self.emit("min", local(g.pick(known)), const(t, 50), t=t, is_constant=True)
+        return const(t, (5, 2, 17, 70 if depth == 0 else 3)[g.below(4)])
+
+    def start_sums(self, arrays: list) -> list[tuple[str, Place]]:
+        """Write locals in which a loop gathers the elements of arrays of numbers; return them with the arrays."""
+        chosen = [self.g.pick(arrays) for _ in range(self.g.below(3))] if arrays else []
+        sums = []
+        for name, a in dict(chosen).items():
+            if a.element in NUMBERS:
+                sums.append((name, self.emit("const", const(a.element, self.g.pick(scalars_of(a.element)[:2])), t=a.element, is_constant=True)))
+        return sums
+
+    def walk(self, counter: Place, t: Type, sums: list[tuple[str, Place]], arrays: list) -> None:
+        """Read and write elements at the loop's counter."""
+        g = self.g
+        if not arrays or g.below(5) == 4:
+            return
+        index = counter if t == I64 else self.emit("cast", counter, t=I64, annotate=True)
+        for name, total in sums:
+            element = self.types[total.root]
+            found = self.emit("index_get", local(name), index, t=element)
+            op = g.pick(("add", "add", "mul", "min", "max", "sub", *(("bit_xor", "bit_or") if is_integer(element) else ("fma",))))
+            if op == "fma":
+                self.add(Instruction("fma", (found, found, total), dest=total.root))
+            else:
+                self.add(Instruction(op, (total, found), dest=total.root))
+        name, a = g.pick(arrays)
+        if g.below(3) == 0:
+            self.emit("index_set", local(name), index, self.operand(a.element, nil=True))
 
     def switch(self, depth: int) -> None:
         g = self.g
@@ -257,6 +329,6 @@ class FunctionWriter(OperationWriter):
 
 _STATEMENTS: dict[int, Callable[[FunctionWriter, int], None]] = {
     6: FunctionWriter.if_statement, 7: FunctionWriter.loop, 8: FunctionWriter.switch, 9: FunctionWriter.invoke,
-    10: FunctionWriter.way_out, 11: FunctionWriter.guarded_recursion,
+    10: FunctionWriter.way_out, 11: FunctionWriter.guarded_recursion, 12: FunctionWriter.counted_loop, 13: FunctionWriter.counted_loop,
 }  # fmt: skip
 """Statements with blocks of their own, by number; any other number is an operation."""
