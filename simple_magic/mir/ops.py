@@ -30,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .types import (
-    BOOL, CHAR, F64, FLOATS, I64, INTEGERS, NUMBERS, SIGNED, TEXT, U8, DICT_KEYS, Array, Dict, FixedArray, Named, Option, Ptr, Type,
+    BOOL, CHAR, F64, FLOATS, I64, INTEGERS, NUMBERS, TEXT, U8, DICT_KEYS, Array, Dict, FixedArray, Named, Option, Ptr, Type,
 )  # fmt: skip
 
 T, K, V = Named("T"), Named("K"), Named("V")
