@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from .kernels import Kernel, running_kernel
@@ -38,7 +39,11 @@ entry:
   ret g
 """
 KINDS = ("class", "struct")
-ENGINES: tuple[tuple[str, str], ...] = (("interpreter", "--backend interpreter"), ("LLVM O0", "--backend llvm --opt 0"), ("LLVM O2", "--backend llvm --opt 2"))
+ENGINES: tuple[tuple[str, str], ...] = (
+    ("interpreter", "--backend interpreter"), ("LLVM O0", "--backend llvm --opt 0"), ("LLVM O2", "--backend llvm --opt 2"),
+    *((("Cranelift", "--backend cranelift"),) if find_spec("wasmtime") else ()),
+)  # fmt: skip
+"""What is installed: name and options of a cell."""
 
 
 @dataclass(frozen=True)
