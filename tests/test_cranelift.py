@@ -316,3 +316,39 @@ def test_a_broken_module_is_a_diagnostic():
 
 def test_nothing_is_unsupported():
     assert cranelift.UNSUPPORTED == ()
+
+
+# NumPy arrays on the native call path
+
+
+def test_native_calls_copy_arrays_in_and_back(em):
+    scale, first, shift = (em.function(name) for name in ("scale", "first", "shift"))
+    xs = np.arange(1.0, 4.0)
+    frozen = xs.copy()
+    frozen.flags.writeable = False
+    for _ in range(3):  # the first call goes through the manager
+        xs[:] = 1.0, 2.0, 3.0
+        scale(xs, 2.0, 3)
+        assert xs.tolist() == [2.0, 4.0, 6.0]
+        with pytest.raises(Trap, match="index_out_of_bounds"):
+            scale(xs, 2.0, 4)
+        assert xs.tolist() == [4.0, 8.0, 12.0]
+        xs[:] = 1.0, 2.0, 3.0
+        shift(xs[1:], xs[:2])
+        assert xs.tolist() == [1.0, 1.0, 1.0]
+        assert first(np.array([5.0])) == 5.0
+        with pytest.raises(Trap):
+            first(np.zeros(0))
+        assert first([7.0]) == 7.0
+    with pytest.raises(TypeError, match="read-only"):
+        scale(frozen, 2.0, 3)
+
+
+def test_native_calls_with_arrays_too_large_for_the_memory():
+    with LocalExecutionManager("cranelift", limits=Limits(memory=1 << 20)) as em:
+        em.compile(AXPY)
+        first = em.function("first")
+        for _ in range(2):
+            assert first(np.ones(3)) == 1.0
+            with pytest.raises(Trap, match="out_of_memory"):
+                first(np.zeros(1 << 20))

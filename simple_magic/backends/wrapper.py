@@ -8,7 +8,8 @@ an error. A status other than 0 goes to `trapped(status)`, which raises.
 The target and everything it needs lie in the instance, so `retarget` and `invalidate` change where the next call goes without new code.
 All memory that the fast path touches belongs to whoever holds the GIL: the owner word is tested and set without atomic instructions.
 
-Native forms: every integer type, f64, f32, bool, and as parameters arrays of them, for which a NumPy array of the very element type is lent.
+Native forms: every integer type, f64, f32, bool, and as parameters arrays of them, for which a NumPy array of the very element type is lent, or copied
+in and back where the target cannot reach its memory.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Target:
     """Where the calls of a callable go.
 
     address: of the function with the native protocol; has_status: it returns {value, i32} instead of the value alone. context: unless 0, what the
-    function gets as a last argument; then the stack limit word holds the bytes that are left, and the heap is out of reach of NumPy's memory.
+    function gets as a last argument; then the stack limit word holds the bytes that are left, and NumPy's memory, which the function cannot reach, is copied into the heap and back.
     heap: address of offset 0; owner: address of the manager's owner word; state: the manager's CallState.
     stack: bytes that a call may use. resets_heap: the call keeps no object, so HEAP_TOP goes back afterwards; needed for array parameters.
     releases_gil: for functions that loop or recurse; those have a status.
@@ -199,7 +200,8 @@ def _compile(functions: dict[str, str]) -> dict[str, int]:
     """
     from .llvm_jit import NO_PASSES, compile_text
 
-    text = "declare ptr @llvm.frameaddress.p0(i32)\ndeclare i64 @llvm.usub.sat.i64(i64, i64)\ndeclare i64 @llvm.umax.i64(i64, i64)\n\n"
+    text = "declare ptr @llvm.frameaddress.p0(i32)\ndeclare i64 @llvm.usub.sat.i64(i64, i64)\ndeclare i64 @llvm.umax.i64(i64, i64)\n"
+    text += "declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)\n\n"
     code, _ = compile_text(text + "\n".join(functions.values()), NO_PASSES, functions)
     _for_ever(code)
     return code.addresses
@@ -381,6 +383,8 @@ _FORMATS: dict[Type, str] = {
 _BUFFER_SIZE = 80
 _VIEW_BUF, _VIEW_ITEMSIZE, _VIEW_NDIM, _VIEW_FORMAT, _VIEW_SHAPE = 0, 24, 36, 40, 48
 _BUF_WRITABLE, _BUF_FORMAT, _BUF_ND = 1, 4, 8
+MOST_COPIED = 8
+"""Arrays of one call that emitted code copies: it compares each with each."""
 
 
 def _is_lendable(t: Type) -> bool:
@@ -508,8 +512,22 @@ def _read_bool(b: _Body, _t: Type, argument: str) -> str:
 _READERS: dict[Type, Callable[[_Body, Type, str], str]] = {**dict.fromkeys(INTEGERS, _read_integer), **dict.fromkeys(FLOATS, _read_float), BOOL: _read_bool}
 
 
-def _read_buffer(b: _Body, t: Array | FixedArray, position: int, number: int, argument: str) -> str:
-    """Write the lending of a NumPy array as array header `number` above the heap top; return its offset."""
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    """A NumPy array that is lent or copied: values of the emitted code. offset: of its header; copy: pointer to its copy, empty if it is lent."""
+
+    offset: str
+    writable: str
+    address: str
+    nbytes: str
+    copy: str = ""
+
+
+def _read_buffer(b: _Body, t: Array | FixedArray, position: int, number: int, argument: str, free: str) -> tuple[_Buffer, str]:
+    """Write the lending of a NumPy array as array header `number` above the heap top, or, if there is a `free` offset, its copying to there.
+
+    Return it, and the next free offset.
+    """
     size, view, give_up = element_size(t.element), f"%view{number}", f"release{number}"
     b.require(b.equal("ptr", b.type_of(argument), b.value(f"load ptr, ptr {_constant(ctypes.addressof(_ndarray_type))}")), f"unknown{number}")
     shifted = b.value(f"lshr i64 {b.field('i64', 'writes')}, {position}")
@@ -536,8 +554,41 @@ def _read_buffer(b: _Body, t: Array | FixedArray, position: int, number: int, ar
     b.store("i64", str(KIND_ARRAY | BORROWED), header, 0)
     b.store("i64", length, header, LENGTH)
     b.store("i64", length, header, CAPACITY)
-    b.store("i64", b.value(f"sub i64 {address}, {b.value('ptrtoint ptr %heap to i64')}"), header, DATA)
-    return offset
+    nbytes = b.value(f"mul i64 {length}, {size}")
+    if not free:
+        b.store("i64", b.value(f"sub i64 {address}, {b.value('ptrtoint ptr %heap to i64')}"), header, DATA)
+        return _Buffer(offset, writable, address, nbytes), ""
+    padded = b.value(f"and i64 {b.value(f'add i64 {nbytes}, {_WORD - 1}')}, {-_WORD}")
+    end = b.value(f"add i64 {free}, {padded}")
+    b.require(b.value(f"icmp ule i64 {end}, {b.load('i64', '%heap', HEAP_LIMIT)}"), give_up)
+    b.store("i64", free, header, DATA)
+    copy = b.value(f"getelementptr i8, ptr %heap, i64 {free}")
+    _copy_bytes(b, copy, b.value(f"inttoptr i64 {address} to ptr"), nbytes)
+    return _Buffer(offset, writable, address, nbytes, copy), end
+
+
+def _copy_bytes(b: _Body, to: str, source: str, nbytes: str) -> None:
+    b.line(f"call void @llvm.memmove.p0.p0.i64(ptr {to}, ptr {source}, i64 {nbytes}, i1 false)")
+
+
+def _require_disjoint(b: _Body, buffers: Sequence[_Buffer], otherwise: str) -> None:
+    """Write: go on only if no two buffers overlap; copies of them would not."""
+    for index, one in enumerate(buffers):
+        for other in buffers[:index]:
+            after = b.value(f"icmp uge i64 {one.address}, {b.value(f'add i64 {other.address}, {other.nbytes}')}")
+            before = b.value(f"icmp uge i64 {other.address}, {b.value(f'add i64 {one.address}, {one.nbytes}')}")
+            b.require(b.value(f"or i1 {after}, {before}"), otherwise)
+
+
+def _copy_back(b: _Body, buffers: Sequence[_Buffer]) -> None:
+    """Write: bring to NumPy what the program may have written into copies, also before a trap."""
+    for buffer in buffers:
+        written, next_one = b.fresh("written"), b.fresh("next")
+        b.line(f"br i1 {b.equal('i64', buffer.writable, '0')}, label %{next_one}, label %{written}")
+        b.label(written)
+        _copy_bytes(b, b.value(f"inttoptr i64 {buffer.address} to ptr"), buffer.copy, buffer.nbytes)
+        b.line(f"br label %{next_one}")
+        b.label(next_one)
 
 
 _ndarray_type = ctypes.c_void_p(0)
@@ -620,19 +671,27 @@ def _vectorcall_text(params: Sequence[Type], result: Type, has_status: bool, has
     if buffers:
         b.line(f"%above = add i64 %top, {ARRAY_SIZE * len(buffers)}")
         b.require(b.value(f"icmp ule i64 %above, {b.load('i64', '%heap', HEAP_LIMIT)}"), "slow")
+    lent: list[_Buffer] = []
+    free = "%above" if has_context else ""
     for number, position in enumerate(buffers):
-        values[position] = _read_buffer(b, params[position], position, number, arguments[position])  # type: ignore[arg-type]
+        buffer, free = _read_buffer(b, params[position], position, number, arguments[position], free)  # type: ignore[arg-type]
+        lent.append(buffer)
+        values[position] = buffer.offset
+    if has_context and buffers:
+        _require_disjoint(b, lent, f"release{len(buffers) - 1}")
     machine = MACHINE_TYPES[result]
     passed = ", ".join(f"{MACHINE_TYPES.get(t, 'i64')} {values[p]}" for p, t in enumerate(params))
     if has_context:
         passed += f"{', ' if params else ''}ptr {b.field('ptr', 'context')}"
     target = b.field("ptr", "address")
     if has_status:
-        _write_guarded_call(b, f"{{{machine}, i32}} {target}({passed})", bool(buffers), has_context)
+        _write_guarded_call(b, f"{{{machine}, i32}} {target}({passed})", (free or "%above") if buffers else "", has_context)
         answer = b.value(f"extractvalue {{{machine}, i32}} %both, 0")
         status = b.value(f"extractvalue {{{machine}, i32}} %both, 1")
     else:
         answer = b.value(f"call {machine} {target}({passed})")
+    if has_context:
+        _copy_back(b, lent)
     for number in range(len(buffers)):
         b.run("PyBuffer_Release", f"ptr %view{number}")
     if has_status:
@@ -664,8 +723,11 @@ def _vectorcall_text(params: Sequence[Type], result: Type, has_status: bool, has
     return f"define ptr @call(ptr %self, ptr %args, i64 %nargsf, ptr %names) {{\nentry:\n{text}\n}}"
 
 
-def _write_guarded_call(b: _Body, call: str, has_buffers: bool, has_context: bool) -> None:
-    """Write the call of a target with status: with the manager taken, the stack bound set, and, if asked for, the GIL released. Defines %both."""
+def _write_guarded_call(b: _Body, call: str, new_top: str, has_context: bool) -> None:
+    """Write the call of a target with status: with the manager taken, the stack bound set, and, if asked for, the GIL released. Defines %both.
+
+    new_top: the heap top during the call, empty if it stays.
+    """
     b.line("br label %held")
     b.label("held")
     b.line("store i64 %me, ptr %owner")
@@ -685,8 +747,8 @@ def _write_guarded_call(b: _Body, call: str, has_buffers: bool, has_context: boo
     limit = b.value(f"call i64 @llvm.umax.i64(i64 {wanted}, i64 {low})")
     b.store("i64", b.value(f"call i64 @llvm.usub.sat.i64(i64 {frame}, i64 {limit})") if has_context else limit, "%heap", STACK_LIMIT)
     b.store("i64", str(NO_SITE), "%heap", TRAP_SITE)
-    if has_buffers:
-        b.store("i64", "%above", "%heap", HEAP_TOP)
+    if new_top:
+        b.store("i64", new_top, "%heap", HEAP_TOP)
     b.line(f"%both = call {call}")
     b.line(f"br i1 {b.equal('ptr', '%thread', 'null')}, label %back, label %restore")
     b.label("restore")
@@ -761,7 +823,7 @@ def callable_type() -> type:
 
 def retarget(made: Callable[..., object], params: Sequence[Type], result: Type, target: Target) -> bool:
     """Let the next calls go to the target; return whether they do. A signature without native form stays slow."""
-    if isinstance(made, PythonFunction) or not has_native_form(params, result) or (target.context and any(map(_is_lendable, params))):
+    if isinstance(made, PythonFunction) or not has_native_form(params, result) or (target.context and sum(map(_is_lendable, params)) > MOST_COPIED):
         return False
     vectorcall = _vectorcall(tuple(params), result, target.has_status, target.context != 0)
     _notice_numpy()
