@@ -204,7 +204,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == " " else f"\\u{{{ord(c):x}}}" for c in text)
 
 
-def _cells(text: str) -> int:
+def text_cells(text: str) -> int:
     """Return how many terminal columns `text` takes: wide characters two, combining marks none."""
     width = 0
     for c in text:
@@ -229,8 +229,8 @@ def _excerpt(line: str, span: Span) -> tuple[str, int, int]:
         start, end = start - cut, min(end - cut, len(line))
     prefix = "..." if cut else ""
     shown = prefix + printable(line)
-    before = len(prefix) + _cells(printable(line[:start]))
-    return shown, before, max(1, _cells(printable(line[start:end])))
+    before = len(prefix) + text_cells(printable(line[:start]))
+    return shown, before, max(1, text_cells(printable(line[start:end])))
 
 
 def render(diagnostic: Diagnostic, sources: dict[str, str] | None = None) -> str:
