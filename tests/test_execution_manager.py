@@ -387,6 +387,33 @@ def test_an_extern_may_call_back_into_its_manager(em):
     assert em.execute("f", [1, 2, 3]) == 45
 
 
+def test_a_trap_that_passes_through_an_extern_is_never_caught(em):
+    extern("fn host_back(x: i64) -> i64")(lambda x: em.execute("thrower"))
+    em.compile("""
+extern fn host_back(x: i64) -> i64
+
+fn thrower() -> i64:
+entry:
+  throw 1, 2
+
+fn calls_back() -> i64:
+entry:
+  a = call host_back(0)
+  ret a
+
+fn f() -> i64:
+entry:
+  a = invoke calls_back() then fine unwind caught(p, t)
+fine:
+  ret 0
+caught:
+  ret 1
+""")
+    with pytest.raises(Trap) as caught:
+        em.execute("f")
+    assert (caught.value.kind, caught.value.origin.function) == ("uncaught_throw", "thrower")
+
+
 def test_an_undeclared_or_misdeclared_extern_is_refused(em):
     with pytest.raises(MirError, match="E0611"):
         em.compile("extern fn nobody_offers_this()\n")

@@ -142,7 +142,8 @@ def _callback(generator: Generator[None, None, None]) -> Callable[[], None]:
 
 
 def _status_of(error: BaseException) -> int:
-    if isinstance(error, Trap):
+    """Return the status that passes up while the exception waits. Only a throw of the program itself may look like one: an `invoke` catches it."""
+    if isinstance(error, Trap) and error.kind != "uncaught_throw":
         return status_of_kind(error.kind)
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else status_of_kind("extern_error")
 

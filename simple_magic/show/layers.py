@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-import itertools
 
 N = TypeVar("N", bound=Hashable)
 SWEEPS = 6
