@@ -151,3 +151,78 @@ def test_two_kernels_at_once_do_not_see_each_other():
             kernel.run(f"%%simple_jit\nfn f() -> i64:\nentry:\n  ret {value}\n")
         assert one.run("", v="f()").expressions == {"v": "1"}
         assert two.run("", v="f()").expressions == {"v": "2"}
+
+
+MISTAKES = {
+    "%simple backend gcc": "choose one of auto, interpreter, llvm",
+    "%simple backend cranelift": "not part of this version",
+    "%simple semantics valu": "did you mean value?",
+    "%simple opt 9": "choose one of 0, 1, 2, 3",
+    "%simple opt -1": "choose one of 0, 1, 2, 3",
+    "%simple opt x": "choose one of 0, 1, 2, 3",
+    "%simple export main --to mir /nonexistent/x": "/nonexistent/x: No such file or directory",
+    "%simple status x": "usage: %simple status",
+    "%simple ls x": "usage: %simple ls",
+    "%simple doctor x": "usage: %simple doctor",
+    "%simple call main p_q 1": "no notebook variable is named p_q",
+    "%simple call 'x": "No closing quotation",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_wrong_word_is_one_line(kernel, line):
+    kernel.run(ADD)
+    outcome = kernel.run(line)
+    assert outcome.error is not None and outcome.error[0] == "UsageError", outcome.error
+    assert MISTAKES[line] in outcome.error[1] and "\n" not in outcome.error[1]
+
+
+OPTIONS = {
+    "--timeout 0": "a number of seconds above 0",
+    "--timeout -1": "a number of seconds above 0",
+    "--timeout nan": "a number of seconds above 0",
+    "--timeout 1e200": "a number of seconds above 0",
+    "--fuel -3": "the number of instructions",
+    "--fuel 1.5": "the number of instructions",
+    "'x": "No closing quotation",
+    "-o 'a b'": "the name of one notebook variable",
+    "-o print": "a name of Python",
+    "-m mine": "a variable of the notebook",
+    "-m os": "a module",
+    "-o os": "a module",
+    "--help": "%%simple_jit? explains the options",
+    "main --args x 2": "no Python literal",
+    "main --args mine 2": "write -i mine",
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_wrong_option_is_one_line_and_takes_no_name(kernel, options):
+    kernel.run("import os; mine = 'kept'")
+    outcome = kernel.run(ADD.replace("jit", f"jit {options}", 1))
+    assert outcome.error is not None and outcome.error[0] == "UsageError", outcome.error
+    assert OPTIONS[options].replace("no Python", "not a Python") in outcome.error[1]
+    assert kernel.run("", kept="(mine, type(os).__name__)").expressions == {"kept": "('kept', 'module')"}
+
+
+def test_arguments_may_hold_blanks_inside_brackets(kernel):
+    cell = "%%simple_jit main --args [1.0, 2.0] 'a b' --expect 2\nfn main(xs: [f64], t: text) -> i64:\nentry:\n  n = len xs\n  ret n\n"
+    assert kernel.run(cell).error is None
+    assert kernel.run("n = %simple call main [1.0, 2.0, 3.0] 'a b'", n="n").expressions == {"n": "3"}
+
+
+def test_an_expectation_names_the_call(kernel):
+    outcome = kernel.run(ADD.replace("jit", "jit --args 1 2 --expect 4", 1))
+    assert outcome.error[:2] == ("ExpectationError", "main(1, 2) = 3, expected 4")
+
+
+def test_json_cells_are_read_as_json(kernel):
+    outcome = kernel.run("%%simple_jit --json\n" + ADD.partition("\n")[2])
+    assert outcome.error is not None and "E0501" in outcome.error[1]
+    kernel.run(ADD)
+    kernel.run("text = get_ipython().run_line_magic('simple', 'show main json').parts[0].text")
+    assert kernel.run("get_ipython().run_cell_magic('simple_jit', '--json --args 2 3 --expect 5', text)").error is None
+
+
+def test_a_setting_without_a_word_shows_its_choices(kernel):
+    assert "contract" in kernel.run("%simple semantics").text and "machine code" in kernel.run("%simple backend").text and "3" in kernel.run("%simple opt").text
