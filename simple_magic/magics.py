@@ -14,20 +14,19 @@ from keyword import iskeyword
 from types import ModuleType
 from typing import TypeVar
 
-from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from traitlets import Enum, Integer, TraitError, observe
 
+from .completion import Completions, matcher
 from .doctor import report as doctor_report
 from .execution.compare import compare, same_value
 from .execution.defaults import BACKENDS, ENGINE_NAMES
 from .execution.export import export
 from .execution.manager import LocalExecutionManager, RunOptions
 from .mir.jsonform import from_json
-from .mir.ops import USER_OPS
 from .passes.semantics import MODELS
 from .show.html import Code, Sections, Table, table
 from .show.views import (
@@ -404,32 +403,6 @@ def current_magics(shell: InteractiveShell) -> SimpleMagics | None:
     return found if isinstance(found, SimpleMagics) else None
 
 
-def completions(magics: SimpleMagics, text: str, line: str) -> list[str]:
-    """Return what can stand at the end of a line inside a `%%simple_jit` cell: opcodes, or names of the session."""
-    words = line.split()
-    if line.startswith("%"):
-        known = ["--backend", "--opt", "--semantics", "--args", "--show", "--expect", "--fuel", "--timeout", "--json", *SUBCOMMANDS]
-    elif not words or (len(words) == 1 and words[0] == text) or "=" in words[-2:]:
-        known = [*USER_OPS, "fn", "struct", "class", "enum", "global", "extern"]
-    else:
-        known = [*magics.manager.session.definitions]
-    return [word for word in known if word.startswith(text)]
-
-
-def _matcher(magics: SimpleMagics) -> Callable:
-    """Return a completion matcher for `%%simple_jit` cells (IPython's matcher API, version 2)."""
-
-    @context_matcher()
-    def simple_magic_matcher(context: CompletionContext) -> SimpleMatcherResult:
-        if not context.full_text.lstrip().startswith("%%simple_jit"):
-            return {"completions": []}
-        line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
-        found = completions(magics, context.token, line)
-        return {"completions": [SimpleCompletion(text=word, type="keyword") for word in found], "suppress": bool(found)}
-
-    return simple_magic_matcher
-
-
 def load(shell: InteractiveShell) -> None:
     """Register the magics with a shell; a second load changes nothing."""
     if current_magics(shell) is not None:
@@ -437,7 +410,8 @@ def load(shell: InteractiveShell) -> None:
     magics = SimpleMagics(shell)
     shell.register_magics(magics)
     if shell.Completer is not None:
-        magics.matcher = _matcher(magics)
+        variables = lambda: [name for name in shell.user_ns if not name.startswith("_")]  # noqa: E731
+        magics.matcher = matcher(Completions(magics.manager, SUBCOMMANDS, magics.simple_jit.parser, variables))
         shell.Completer.custom_matchers.append(magics.matcher)
 
 

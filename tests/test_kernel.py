@@ -226,3 +226,56 @@ def test_json_cells_are_read_as_json(kernel):
 
 def test_a_setting_without_a_word_shows_its_choices(kernel):
     assert "contract" in kernel.run("%simple semantics").text and "machine code" in kernel.run("%simple backend").text and "3" in kernel.run("%simple opt").text
+
+
+COMPLETIONS = {
+    "%simple ": "compare",
+    "%simple sh": "show",
+    "%simple show ma": "main",
+    "%simple show main lo": "lowered",
+    "%simple semantics ": "contract",
+    "%simple semantics interp_2026_0": "interp_2026_08",
+    "%simple backend l": "llvm",
+    "%simple ops ind": "index_get",
+    "%simple explain E01": "E0101",
+    "%simple export main --to l": "lowered",
+    "%simple rm ma": "main",
+    "%simple call main mi": "mine",
+    "x = 1\nv = %simple sh": "show",
+    "%%simple_jit --se": "--semantics",
+    "%%simple_jit --semantics ": "jit_2026_09",
+    "%%simple_jit --backend l": "llvm",
+    "%%simple_jit --show mir,l": "lowered",
+    "%%simple_jit -i mi": "mine",
+    "%%simple_jit ma": "main",
+    "%%simple_jit\nfn f():\nentry:\n  chec": "checked_add",
+    "%%simple_jit\nfn f():\nentry:\n  x = call ma": "main",
+}
+
+
+@pytest.mark.parametrize("code", COMPLETIONS)
+def test_completion(kernel, code):
+    kernel.run("mine = 1")
+    kernel.run(ADD)
+    reply = kernel.client.complete(code, len(code), reply=True, timeout=20)["content"]
+    completed = {code[: reply["cursor_start"]] + match for match in reply["matches"]}
+    start = max(code.rfind(c) for c in " ,") + 1
+    assert code[:start] + COMPLETIONS[code] in completed, reply
+    assert not any(match.startswith("%%") for match in reply["matches"])
+
+
+@pytest.mark.parametrize("call", ["main('x', 1)", "main(1)", "main(a=1, c=2)", "main(2**70, 1)"])
+def test_a_wrong_argument_shows_the_callers_line_and_one_sentence(kernel, call):
+    kernel.run(ADD)
+    outcome = kernel.run(f"y = 1\ny = {call}")
+    assert outcome.error[0] in ("TypeError", "OverflowError") and outcome.error[1].startswith("main")
+    shown = "\n".join(outcome.error[2])
+    assert "callables.py" not in shown and shown.endswith(f"   called from line 2: y = {call}")
+
+
+def test_the_frames_of_an_extern_stay_in_its_traceback(kernel):
+    kernel.run("from simple_magic import extern\n@extern('fn fails_on_host()')\ndef fails_on_host():\n    raise TypeError('mine')")
+    kernel.run("%%simple_jit\nextern fn fails_on_host()\nfn run():\nentry:\n  call fails_on_host()\n  ret\n")
+    outcome = kernel.run("run()")
+    assert outcome.error[:2] == ("TypeError", "mine")
+    assert "raised by extern" in "\n".join(outcome.error[2])
