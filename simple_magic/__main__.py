@@ -136,7 +136,12 @@ def _ops(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    print(explain(options.code.upper()))
+    if options.code is None:
+        from .show.views import code_table
+
+        print(code_table())
+    else:
+        print(explain(options.code.upper()))
     return 0
 
 
@@ -183,10 +188,10 @@ def parser() -> argparse.ArgumentParser:
     as_json = command("json", _json, "Print a file's JSON form; with --back, its text form.")
     as_json.add_argument("file")
     as_json.add_argument("--back", action="store_true")
-    ops = command("ops", _ops, "List the opcodes, or show one.")
+    ops = command("ops", _ops, "List the opcodes, show one, or, with `syntax`, the page that shows every construct.")
     ops.add_argument("name", nargs="?")
-    explain_ = command("explain", _explain, "Explain a diagnostic code.")
-    explain_.add_argument("code")
+    explain_ = command("explain", _explain, "Explain a diagnostic code, or list all.")
+    explain_.add_argument("code", nargs="?")
     command("doctor", _doctor, "Show what is installed and what works.")
     return top
 

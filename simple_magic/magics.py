@@ -30,7 +30,7 @@ from .mir.jsonform import from_json
 from .passes.semantics import MODELS
 from .show.html import Code, Sections, Table, table
 from .show.views import (
-    VIEWS, CellResult, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
+    VIEWS, CellResult, code_table, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
 )  # fmt: skip
 from .words import fuel, literal, option, seconds, whole_words
 
@@ -221,8 +221,8 @@ class SimpleMagics(Magics):
         %simple show F [VIEW ...]           mir unit model json lowered ir ll asm cfg timings
         %simple call F ARG ...              call with Python literals or notebook variables
         %simple compare F ARG ...           every executor under every model
-        %simple ops [NAME]                  the opcodes
-        %simple explain CODE                the paragraph behind an error code
+        %simple ops [NAME]                  the opcodes; one with its example; `ops syntax`: functions, types, globals, externs
+        %simple explain [CODE]              the paragraph behind an error code, or all codes
         %simple export F [--to FORM] [FILE] mir unit model json lowered ir ll asm o
         %simple reset                       forget every definition and global; back end, model and level stay
         %simple doctor                      what is installed
@@ -343,10 +343,14 @@ def _compare(magics: SimpleMagics, words: list[str]) -> Table:
 
 
 def _ops(_magics: SimpleMagics, words: list[str]) -> object:
+    if len(words) > 1:
+        raise ValueError("usage: %simple ops [NAME]")
     return opcode_table(words[0] if words else None)
 
 
-def _explain(_magics: SimpleMagics, words: list[str]) -> Code:
+def _explain(_magics: SimpleMagics, words: list[str]) -> Code | Table:
+    if not words:
+        return code_table()
     _exactly(words, 1, "explain CODE")
     return explanation(words[0])
 

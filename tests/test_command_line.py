@@ -144,3 +144,14 @@ def test_files_that_cannot_be_read_are_one_line_and_the_others_are_checked(good,
     assert main(["check", str(tmp_path), str(binary), "nope.mir", good]) == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 4 and "Is a directory" in out[0] and "not UTF-8 text" in out[1] and out[2] == "nope.mir: No such file or directory" and out[3].endswith("ok")
+
+
+def test_help_shows_how_things_are_written(capsys):
+    assert main(["ops", "switch"]) == 0
+    assert "switch a [0: yes, 1: no] else no" in capsys.readouterr().out
+    assert main(["ops", "syntax"]) == 0
+    assert "extern fn" in capsys.readouterr().out
+    assert main(["ops", "frobnicate"]) == 1
+    assert "did you mean" not in capsys.readouterr().err
+    assert main(["explain"]) == 0
+    assert "E0101" in capsys.readouterr().out
