@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
+from .execution.defaults import BACKENDS
 from .mir.codes import explain
 from .mir.diagnostics import MirError, ParseError, SimpleError, Trap, render
 from .mir.jsonform import from_json, to_json_text
@@ -15,13 +16,22 @@ from .mir.model import Module
 from .mir.text import format_text, parse_text
 from .mir.verify import verify
 from .passes.semantics import MODELS
+from .words import fuel, literal, option, seconds
 
 
 def _read(path: str) -> tuple[str, str]:
-    """Return (name, content) of a file, or of standard input for "-"."""
-    if path == "-":
-        return "<stdin>", sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-    return path, Path(path).read_bytes().decode("utf-8", "surrogateescape")
+    """Return (name, content) of a file, or of standard input for "-". Raises: ValueError, OSError."""
+    name = "<stdin>" if path == "-" else path
+    data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    try:
+        return name, data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: not UTF-8 text (byte {error.start})") from None
+
+
+def _sentence(error: Exception) -> str:
+    """Return one sentence about an error: `nope.mir: No such file or directory`, without Python's error number."""
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 def _module(path: str) -> tuple[Module, dict[str, str]]:
@@ -46,6 +56,8 @@ def _run(options: argparse.Namespace) -> int:
         if not entry:
             print(f"{name} defines no function", file=sys.stderr)
             return 1
+        if not manager.has_function(entry):
+            raise ValueError(f"{name} defines no function `{entry}`{_near(entry, info.symbol_names)}")
         try:
             result = manager.execute(entry, *(_literal(word) for word in options.args), fuel=options.fuel, timeout=options.timeout)
         except (TypeError, OverflowError, ValueError) as error:
@@ -56,10 +68,17 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _near(name: str, names: Sequence[str]) -> str:
+    """Return what was probably meant by the name of a function, or which functions there are."""
+    near = get_close_matches(name, names, 1)
+    return f"; did you mean `{near[0]}`?" if near else f"; it defines {', '.join(names[:20])}: run FILE FUNCTION ARGUMENTS"
+
+
 def _literal(word: str) -> object:
+    """Return the value of a literal; any other word is a text, as a shell takes the quotes away."""
     try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return literal(word)
+    except ValueError:
         return word
 
 
@@ -68,8 +87,8 @@ def _check(options: argparse.Namespace) -> int:
     for path in options.files:
         try:
             module, sources = _module(path)
-        except MirError as error:
-            print(error)
+        except (MirError, OSError, ValueError) as error:
+            print(_sentence(error))
             status = 1
             continue
         try:
@@ -117,7 +136,12 @@ def _ops(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    print(explain(options.code.upper()))
+    if options.code is None:
+        from .show.views import code_table
+
+        print(code_table())
+    else:
+        print(explain(options.code.upper()))
     return 0
 
 
@@ -168,12 +192,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("file", help="a file, or - for standard input")
     run.add_argument("entry", nargs="?", help="the function to run; default: main, else the first")
     run.add_argument("args", nargs="*", help="arguments as Python literals")
-    run.add_argument("--backend", default="auto", choices=("auto", "interpreter", "llvm", "cranelift"))
-    run.add_argument("--opt", type=int, default=2, choices=(0, 1, 2, 3))
-    run.add_argument("--semantics", default="reference")
-    run.add_argument("--fuel", type=int, help="instructions that may run")
-    run.add_argument("--timeout", type=float, help="seconds")
-    run.add_argument("--isolated", action="store_true", help="run in a child process")
+    run.add_argument("--backend", default="auto", choices=BACKENDS, help="the back end; default: auto, the best one that is installed")
+    run.add_argument("--opt", type=int, default=2, choices=(0, 1, 2, 3), help="the optimisation level of native back ends; default: 2")
+    run.add_argument("--semantics", default="reference", choices=tuple(MODELS), help="the semantics model: which instructions copy; default: reference")
+    run.add_argument("--fuel", type=option(fuel), help="how many instructions may run; default: no limit")
+    run.add_argument("--timeout", type=option(seconds), help="how many seconds the run may take; default: no limit")
+    run.add_argument("--isolated", action="store_true", help="run in a child process: should a back end crash, only the child is lost")
     check = command("check", _check, "Verify files and print every diagnostic.")
     check.add_argument("files", nargs="+")
     fmt = command("fmt", _fmt, "Rewrite files in canonical form; comments stay.")
@@ -194,24 +218,51 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--jobs", type=int, default=1, help="child processes")
     fuzz.add_argument("--save", type=Path, help="folder for filetests of the findings")
     fuzz.add_argument("--readers", action="store_true", help="instead, damage text and JSON and check that the readers refuse it properly")
-    ops = command("ops", _ops, "List the opcodes, or show one.")
+    ops = command("ops", _ops, "List the opcodes, show one, or, with `syntax`, the page that shows every construct.")
     ops.add_argument("name", nargs="?")
-    explain_ = command("explain", _explain, "Explain a diagnostic code.")
-    explain_.add_argument("code")
+    explain_ = command("explain", _explain, "Explain a diagnostic code, or list all.")
+    explain_.add_argument("code", nargs="?")
     command("doctor", _doctor, "Show what is installed and what works.")
     return top
 
 
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read the words of the command line. For `run`, options may stand before, between and after the arguments, which a program takes as they are."""
+    if words[:1] != ["run"]:
+        return parser().parse_args(words)
+    return parser().parse_args(["run", *_options_first(words[1:])])
+
+
+RUN_OPTIONS = ("--backend", "--opt", "--semantics", "--fuel", "--timeout")
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Return the words with the options of `run` in front and `--` before the rest, so that -inf and -1e3 are arguments too."""
+    options: list[str] = []
+    rest: list[str] = []
+    todo = iter(words)
+    for word in todo:
+        if word == "--":
+            rest += todo
+        elif word in RUN_OPTIONS:
+            options += [word, *([value] if (value := next(todo, None)) is not None else [])]
+        elif word.startswith("--") or word == "-h":
+            options.append(word)
+        else:
+            rest.append(word)
+    return [*options, "--", *rest]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status. Failures of programs are printed, never a Python traceback."""
-    options = parser().parse_args(arguments)
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         return options.action(options)
     except Trap as trap:
         print(trap, file=sys.stderr)
         return 3
     except (SimpleError, ValueError, OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
+        print(_sentence(error), file=sys.stderr)
         return 1
     except KeyError as error:
         print(f"unknown: {error}", file=sys.stderr)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import shlex
 from argparse import Namespace
@@ -13,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from keyword import iskeyword
+from types import ModuleType
 from typing import TypeVar
 
-from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
@@ -23,18 +22,20 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from traitlets import Bool, Enum, Float, Integer, TraitError, TraitType, observe
 
 from .backends.base import Limits
+from .completion import Completions, matcher
 from .doctor import report as doctor_report
 from .execution.compare import compare, same_value
 from .execution.defaults import BACKENDS
 from .execution.export import export
 from .execution.limits import changed_limits, parse_size
 from .execution.manager import LocalExecutionManager, RunOptions
-from .mir.ops import USER_OPS
+from .mir.jsonform import from_json
 from .passes.semantics import MODELS
-from .show.html import Code, Sections, Table
+from .show.html import Code, Sections, Table, table
 from .show.views import (
-    VIEWS, CellResult, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
+    VIEWS, CellResult, code_table, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
 )  # fmt: skip
+from .words import fuel, literal, option, seconds, whole_words
 
 R = TypeVar("R")
 
@@ -95,10 +96,14 @@ class SimpleMagics(Magics):
         apply: dict[str, Callable[..., None]] = {
             "backend": manager.set_backend, "opt_level": manager.set_opt_level, "semantics": manager.set_semantics, "isolated": manager.set_isolated,
         }  # fmt: skip
-        if change["name"] in LIMITS:
-            _as_usage(manager.set_limits, self._limits())
-        else:
-            _as_usage(apply[change["name"]], change["new"])
+        try:
+            if change["name"] in LIMITS:
+                _as_usage(manager.set_limits, self._limits())
+            else:
+                _as_usage(apply[change["name"]], change["new"])
+        except UsageError:
+            setattr(self, change["name"], change["old"])
+            raise
 
     @magic_arguments()
     @argument("entry", nargs="?", help="The function to run; default: main, if the cell defines it.")
@@ -111,8 +116,8 @@ class SimpleMagics(Magics):
     @argument("-m", "--module", help="Bind the functions as attributes of this notebook variable, not one by one.")
     @argument("--show", default="", help=f"Views to add, separated by commas: {', '.join(VIEWS)}.")
     @argument("--expect", help="A Python literal; the cell fails if the result is another.")
-    @argument("--fuel", type=int, help="How many instructions may run.")
-    @argument("--timeout", type=float, help="How many seconds the run may take.")
+    @argument("--fuel", type=option(fuel), help="How many instructions may run.")
+    @argument("--timeout", type=option(seconds), help="How many seconds the run may take.")
     @argument("--isolated", action="store_true", default=None, help="Run in a child process: should a back end crash, the kernel and its state live on.")
     @argument("--memory", help="Bytes that the run may use, such as 64M: with --isolated or the interpreter. Else the heap, which holds the globals, "
               "is reserved once: %%config SimpleMagics.memory = '64M'.")  # fmt: skip
@@ -134,7 +139,7 @@ class SimpleMagics(Magics):
               c = add a, b
               ret c
         """
-        options = parse_argstring(self.simple_jit, line)
+        options = self._options(line)
         wanted = [view for view in options.show.split(",") if view]
         for view in wanted:
             if view not in VIEWS:
@@ -148,10 +153,12 @@ class SimpleMagics(Magics):
     def _run_cell(self, line: str, cell: str, options: Namespace, run_options: RunOptions, wanted: Sequence[str], local_ns: dict) -> CellResult:
         arguments = self._arguments(options, local_ns)
         name = f"In[{self.ip.displayhook.prompt_count}]"
-        # The magic's own line is line 1 of the cell, as the editor counts.
-        source = cell if options.json else f"%%simple_jit {line}".rstrip() + "\n" + cell
-        info = self.manager.compile(_blank_first_line(source) if not options.json else source, cell=name)
-        self.manager.session.show_source(name, source)
+        if options.json:
+            info = self.manager.compile(from_json(cell), cell=name)
+        else:
+            # The magic's own line is line 1 of the cell, as the editor counts.
+            info = self.manager.compile("\n" + cell, cell=name)
+            self.manager.session.show_source(name, f"%%simple_jit {line}".rstrip() + "\n" + cell)
         bound = self._bind(info.symbol_names, options.module)
         entry = options.entry or self._implicit_entry(info.symbol_names, arguments)
         if not entry and arguments:
@@ -166,8 +173,28 @@ class SimpleMagics(Magics):
         timings = {**info.timings, **timings}
         if "timings" in wanted:
             views = (*views, timings_table(timings))
-        call = f"{entry}({', '.join(shorten(repr(a), 40) for a in arguments)})"
-        return CellResult(value, bool(entry), call, run_options.engine_name, run_options.semantics, info, bound, timings, views)
+        return CellResult(value, bool(entry), _call_text(entry, arguments), run_options.engine_name, run_options.semantics, info, bound, timings, views)
+
+    def _options(self, line: str) -> Namespace:
+        """Read the magic's line. Raises: UsageError, before anything is compiled, also for names that a result must not take."""
+        try:
+            words = shlex.split(line, posix=False)
+            if "--help" in words or "-h" in words:
+                raise UsageError("%%simple_jit? explains the options")
+            options = parse_argstring(self.simple_jit, line)
+        except ValueError as error:
+            raise UsageError(f"%%simple_jit: {error}") from None
+        for flag, name in (("-o", options.output), ("-m", options.module)):
+            if name is None:
+                continue
+            if not name.isidentifier() or iskeyword(name):
+                raise UsageError(f"{flag} {name}: write the name of one notebook variable, such as {flag} result")
+            current = self.ip.user_ns.get(name)
+            is_foreign = name in self.ip.user_ns and current is not self.bound.get(name)
+            if hasattr(builtins, name) or isinstance(current, ModuleType) or (flag == "-m" and is_foreign):
+                what = "a name of Python" if hasattr(builtins, name) else "a module" if isinstance(current, ModuleType) else "a variable of the notebook"
+                raise UsageError(f"{flag} {name}: {name} is {what} already; choose another name")
+        return options
 
     def _implicit_entry(self, names: Sequence[str], arguments: Sequence[object]) -> str:
         """Return "main" if the cell defines it and it can run: without arguments a `main` that wants some is only defined."""
@@ -176,19 +203,21 @@ class SimpleMagics(Magics):
         return "main" if arguments or not self.manager.definition("main").params else ""
 
     def _run(self, entry: str, arguments: Sequence[object], run_options: RunOptions, options: Namespace) -> tuple[object, dict[str, int]]:
-        try:
-            timeout = self.timeout if options.timeout is None else options.timeout
-            value, timings = self.manager.run(entry, arguments, run_options, options.fuel, timeout)
-        except (TypeError, OverflowError) as error:
-            if hasattr(error, "__notes__"):
-                raise
-            raise UsageError(str(error)) from None
-        if options.expect is not None and not same_value(value, _literal(options.expect)):
-            raise ExpectationError(f"{entry}() = {value!r}, expected {options.expect}")
+        timeout = self.timeout if options.timeout is None else options.timeout
+        value, timings = _as_usage(self.manager.run, entry, arguments, run_options, options.fuel, timeout)
+        if options.expect is not None and not same_value(value, _as_usage(literal, options.expect)):
+            raise ExpectationError(f"{_call_text(entry, arguments)} = {value!r}, expected {options.expect}")
         return value, timings
 
+    def _argument(self, word: str) -> object:
+        try:
+            return literal(word)
+        except ValueError as error:
+            advice = f"; for the notebook variable {word} write -i {word}" if word in self.ip.user_ns else "; notebook variables go with -i"
+            raise UsageError(f"--args: {error}{advice}") from None
+
     def _arguments(self, options: Namespace, local_ns: dict) -> list[object]:
-        values = [_literal(word) for word in options.args or ()]
+        values = [self._argument(word) for word in whole_words(options.args or ())]
         for name in (options.input or "").split(","):
             if not name:
                 continue
@@ -240,27 +269,31 @@ class SimpleMagics(Magics):
         %simple show F [VIEW ...]           mir unit model json lowered ir ll asm wat cfg timings
         %simple call F ARG ...              call with Python literals or notebook variables
         %simple compare F ARG ...           every executor under every model
-        %simple ops [NAME]                  the opcodes
-        %simple explain CODE                the paragraph behind an error code
+        %simple ops [NAME]                  the opcodes; one with its example; `ops syntax`: functions, types, globals, externs
+        %simple explain [CODE]              the paragraph behind an error code, or all codes
         %simple export F [--to FORM] [FILE] mir unit model json lowered ir ll asm wat o
-        %simple reset                       forget everything
+        %simple reset                       forget every definition and global; back end, model and level stay
         %simple doctor                      what is installed
         """
+        command = line.split()[0] if line.strip() else "status"
         try:
-            words = shlex.split(line)
+            # Arguments of a call are Python literals, so their quotes stay.
+            rest = list(whole_words(shlex.split(line, posix=False)) if command in ("call", "compare") else shlex.split(line))[1:]
         except ValueError as error:
             raise UsageError(f"%simple: {error}") from None
-        command, *rest = words or ["status"]
         if command not in SUBCOMMANDS:
             near = get_close_matches(command, SUBCOMMANDS, 1)
             raise UsageError(f"%simple {command}: unknown; " + (f"did you mean {near[0]}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"))
         return _as_usage(SUBCOMMANDS[command], self, rest)
 
     def value_of(self, word: str) -> object:
-        """Return a Python literal, or the notebook variable of that name. Raises: UsageError."""
+        """Return a Python literal, or the notebook variable of that name. Raises: ValueError."""
         if word.isidentifier() and word in self.ip.user_ns:
             return self.ip.user_ns[word]
-        return _literal(word)
+        try:
+            return literal(word)
+        except ValueError as error:
+            raise ValueError(f"no notebook variable is named {word}" if word.isidentifier() else str(error)) from None
 
     def forget(self) -> None:
         """Remove what the cells bound, unless the user has put something else there."""
@@ -270,29 +303,19 @@ class SimpleMagics(Magics):
         self.bound.clear()
 
 
-def _literal(word: str) -> object:
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        special = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}.get(word)
-        if special is None:
-            raise UsageError(f"{word!r} is not a Python literal; pass notebook variables with -i") from None
-        return special
-
-
-def _blank_first_line(source: str) -> str:
-    """Return the source with its first line, the magic's, as a blank one: positions stay what the editor shows."""
-    return "\n" + source.partition("\n")[2]
+def _call_text(entry: str, arguments: Sequence[object]) -> str:
+    return f"{entry}({', '.join(shorten(repr(a), 40) for a in arguments)})"
 
 
 def _as_usage(action: Callable[..., R], *args: object) -> R:
-    """Call, and turn a wrong word of the user (ValueError, TypeError) into one line."""
+    """Call, and turn what a wrong word of the user leads to into one line; what a function of the user raised has a note and stays as it is."""
     try:
         return action(*args)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, TraitError, OSError) as error:
         if hasattr(error, "__notes__"):
             raise
-        raise UsageError(str(error)) from None
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        raise UsageError(text) from None
 
 
 @contextmanager
@@ -314,15 +337,38 @@ def _exactly(words: Sequence[str], count: int, usage: str) -> None:
         raise ValueError(f"usage: %simple {usage}")
 
 
-def _setting(get: Callable[[SimpleMagics], object], set_: Callable[[SimpleMagics, str], None], usage: str) -> Callable[[SimpleMagics, list[str]], Table]:
+BACKEND_MEANINGS = {
+    "auto": "the best one that is installed", "interpreter": "slow and simple: the definition of the language", "llvm": "compiled to machine code by LLVM",
+    "cranelift": "not part of this version",
+}  # fmt: skip
+MODEL_MEANINGS = {name: model.doc for name, model in MODELS.items()}
+OPT_MEANINGS = {"0": "quick to compile, slow to run", "1": "some optimisation", "2": "the default", "3": "most optimisation"}
+
+
+def _setting(name: str, choices: Mapping[str, str], read: Callable[[str], object] = str) -> Callable[[SimpleMagics, list[str]], Table]:
+    """Return the command that shows a trait with what it may be, or sets it and shows the status."""
+
     def setting(magics: SimpleMagics, words: list[str]) -> Table:
-        if len(words) > 1:
-            raise ValueError(f"usage: %simple {usage}")
-        if words:
-            set_(magics, words[0])
+        if not words:
+            current = str(getattr(magics, name))
+            return table(("", name, "meaning"), [("*" if choice == current else "", choice, meaning) for choice, meaning in choices.items()])
+        if len(words) > 1 or words[0] not in choices:
+            near = get_close_matches(words[0], choices, 1) if len(words) == 1 else []
+            raise ValueError(f"{name} {' '.join(words)}: " + (f"did you mean {near[0]}? " if near else "") + f"choose one of {', '.join(choices)}")
+        setattr(magics, name, read(words[0]))
         return status(magics.manager)
 
     return setting
+
+
+def _report(show: Callable[[SimpleMagics], object], usage: str) -> Callable[[SimpleMagics, list[str]], object]:
+    """Return a command that takes no words."""
+
+    def report(magics: SimpleMagics, words: list[str]) -> object:
+        _exactly(words, 0, usage)
+        return show(magics)
+
+    return report
 
 
 def _remove(magics: SimpleMagics, words: list[str]) -> Table:
@@ -353,10 +399,14 @@ def _compare(magics: SimpleMagics, words: list[str]) -> Table:
 
 
 def _ops(_magics: SimpleMagics, words: list[str]) -> object:
+    if len(words) > 1:
+        raise ValueError("usage: %simple ops [NAME]")
     return opcode_table(words[0] if words else None)
 
 
-def _explain(_magics: SimpleMagics, words: list[str]) -> Code:
+def _explain(_magics: SimpleMagics, words: list[str]) -> Code | Table:
+    if not words:
+        return code_table()
     _exactly(words, 1, "explain CODE")
     return explanation(words[0])
 
@@ -390,11 +440,11 @@ def _reset(magics: SimpleMagics, words: list[str]) -> Table:
 
 
 SUBCOMMANDS: dict[str, Callable[[SimpleMagics, list[str]], object]] = {
-    "status": lambda magics, words: status(magics.manager),
-    "backend": _setting(lambda m: m.backend, lambda m, word: m.set_trait("backend", word), "backend [NAME]"),
-    "semantics": _setting(lambda m: m.semantics, lambda m, word: m.set_trait("semantics", word), "semantics [MODEL]"),
-    "opt": _setting(lambda m: m.opt_level, lambda m, word: m.set_trait("opt_level", int(word)), "opt [0-3]"),
-    "ls": lambda magics, words: listing(magics.manager),
+    "status": _report(lambda magics: status(magics.manager), "status"),
+    "backend": _setting("backend", BACKEND_MEANINGS),
+    "semantics": _setting("semantics", MODEL_MEANINGS),
+    "opt": _setting("opt_level", OPT_MEANINGS, int),
+    "ls": _report(lambda magics: listing(magics.manager), "ls"),
     "rm": _remove,
     "show": _show,
     "call": _call,
@@ -403,7 +453,7 @@ SUBCOMMANDS: dict[str, Callable[[SimpleMagics, list[str]], object]] = {
     "explain": _explain,
     "export": _export,
     "reset": _reset,
-    "doctor": lambda magics, words: doctor_report(),
+    "doctor": _report(lambda magics: doctor_report(), "doctor"),
 }
 
 
@@ -413,33 +463,6 @@ def current_magics(shell: InteractiveShell) -> SimpleMagics | None:
     return found if isinstance(found, SimpleMagics) else None
 
 
-def completions(magics: SimpleMagics, text: str, line: str) -> list[str]:
-    """Return what can stand at the end of a line inside a `%%simple_jit` cell: opcodes, or names of the session."""
-    words = line.split()
-    if line.startswith("%"):
-        known = ["--backend", "--opt", "--semantics", "--args", "--show", "--expect", "--fuel", "--timeout", "--isolated", "--memory", "--stack", "--output-limit",
-                 "--compile-limit", "--json", *SUBCOMMANDS]  # fmt: skip
-    elif not words or (len(words) == 1 and words[0] == text) or "=" in words[-2:]:
-        known = [*USER_OPS, "fn", "struct", "class", "enum", "global", "extern"]
-    else:
-        known = [*magics.manager.session.definitions]
-    return [word for word in known if word.startswith(text)]
-
-
-def _matcher(magics: SimpleMagics) -> Callable:
-    """Return a completion matcher for `%%simple_jit` cells (IPython's matcher API, version 2)."""
-
-    @context_matcher()
-    def simple_magic_matcher(context: CompletionContext) -> SimpleMatcherResult:
-        if not context.full_text.lstrip().startswith("%%simple_jit"):
-            return {"completions": []}
-        line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
-        found = completions(magics, context.token, line)
-        return {"completions": [SimpleCompletion(text=word, type="keyword") for word in found], "suppress": bool(found)}
-
-    return simple_magic_matcher
-
-
 def load(shell: InteractiveShell) -> None:
     """Register the magics with a shell; a second load changes nothing."""
     if current_magics(shell) is not None:
@@ -447,7 +470,8 @@ def load(shell: InteractiveShell) -> None:
     magics = SimpleMagics(shell)
     shell.register_magics(magics)
     if shell.Completer is not None:
-        magics.matcher = _matcher(magics)
+        variables = lambda: [name for name in shell.user_ns if not name.startswith("_")]  # noqa: E731
+        magics.matcher = matcher(Completions(magics.manager, SUBCOMMANDS, magics.simple_jit.parser, variables))
         shell.Completer.custom_matchers.append(magics.matcher)
 
 

@@ -114,3 +114,44 @@ def test_the_demo_prints_the_table_and_the_path_of_its_report(tmp_path, capsys):
     assert len(rows) == 12 and str(report) in out
     html = report.read_text()
     assert "<table>" in html and "http" not in html and "<script" not in html
+
+
+def test_options_may_stand_anywhere_among_the_arguments(good, capsys):
+    assert main(["run", good, "half", "--opt", "3", "3.0"]) == 0
+    assert main(["run", good, "half", "-1e3", "--backend", "interpreter"]) == 0
+    assert main(["run", good, "half", "-inf"]) == 0
+    assert main(["run", good, "half", "nan"]) == 0
+    assert capsys.readouterr().out == "1.5\n-500.0\n-inf\nnan\n"
+
+
+@pytest.mark.parametrize("options", [["--timeout", "0"], ["--timeout", "-1"], ["--timeout", "nan"], ["--fuel", "-3"], ["--fuel", "x"], ["--semantics", "foo"], ["--nonsense"]])
+def test_a_wrong_option_of_run_is_refused(good, capsys, options):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", good, *options])
+    assert stopped.value.code == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_an_argument_in_the_place_of_the_function_is_explained(good, capsys):
+    assert main(["run", good, "[1.0,2.0]"]) == 1
+    err = capsys.readouterr().err
+    assert "defines no function `[1.0,2.0]`; it defines main, half" in err and "%simple" not in err
+
+
+def test_files_that_cannot_be_read_are_one_line_and_the_others_are_checked(good, tmp_path, capsys):
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\x7fELF\xff\xfe" * 100)
+    assert main(["check", str(tmp_path), str(binary), "nope.mir", good]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 4 and "Is a directory" in out[0] and "not UTF-8 text" in out[1] and out[2] == "nope.mir: No such file or directory" and out[3].endswith("ok")
+
+
+def test_help_shows_how_things_are_written(capsys):
+    assert main(["ops", "switch"]) == 0
+    assert "switch a [0: yes, 1: no] else no" in capsys.readouterr().out
+    assert main(["ops", "syntax"]) == 0
+    assert "extern fn" in capsys.readouterr().out
+    assert main(["ops", "frobnicate"]) == 1
+    assert "did you mean" not in capsys.readouterr().err
+    assert main(["explain"]) == 0
+    assert "E0101" in capsys.readouterr().out

@@ -155,13 +155,13 @@ def test_two_kernels_at_once_do_not_see_each_other():
         assert two.run("", v="f()").expressions == {"v": "2"}
 
 
-CRASH_ME = "%%simple_jit spin --isolated\nglobal iso: i64\nfn spin():\nentry:\n  store_global @iso, 5\n  goto again\nagain:\n  goto again\nfn iso_peek() -> i64:\nentry:\n  v = load_global @iso\n  ret v\n"
+CRASH_ME = "%%simple_jit spin --backend llvm --isolated\nglobal iso: i64\nfn spin():\nentry:\n  store_global @iso, 5\n  goto again\nagain:\n  goto again\nfn iso_peek() -> i64:\nentry:\n  v = load_global @iso\n  ret v\n"
 PID = "next(e.pid for e in __import__('simple_magic').current_manager()._engines.values() if hasattr(e, 'pid'))"
 
 
 def test_isolated_cells_survive_a_crash_and_an_interrupt(kernel):
-    outcome = kernel.run("%%simple_jit iso_set --isolated --args 3\nglobal iso: i64\nfn iso_set(v: i64):\nentry:\n  store_global @iso, v\n  ret\n", pid=PID)
-    assert outcome.error is None and "llvm-jit (isolated)" in outcome.text
+    outcome = kernel.run("%%simple_jit iso_set --backend llvm --isolated --args 3\nglobal iso: i64\nfn iso_set(v: i64):\nentry:\n  store_global @iso, v\n  ret\n", pid=PID)
+    assert outcome.error is None and "-jit (isolated)" in outcome.text
     pid = int(outcome.expressions["pid"])
     message = kernel.start(CRASH_ME)
     time.sleep(0.7)
@@ -207,3 +207,130 @@ def test_limits_of_a_cell_and_of_the_settings(kernel):
         kernel.run(f"from simple_magic.magics import current_magics\n_m = current_magics(get_ipython()); _m.{name} = _m.traits()[{name!r}].default_value")
     assert "is not a size" in kernel.run("%config SimpleMagics.memory = 'much'").stderr
     assert "isolated" in kernel.run("print(get_ipython().find_cell_magic('simple_jit').__doc__)").stdout
+
+
+MISTAKES = {
+    "%simple backend gcc": "choose one of auto, interpreter, llvm",
+    "%simple semantics valu": "did you mean value?",
+    "%simple opt 9": "choose one of 0, 1, 2, 3",
+    "%simple opt -1": "choose one of 0, 1, 2, 3",
+    "%simple opt x": "choose one of 0, 1, 2, 3",
+    "%simple export main --to mir /nonexistent/x": "/nonexistent/x: No such file or directory",
+    "%simple status x": "usage: %simple status",
+    "%simple ls x": "usage: %simple ls",
+    "%simple doctor x": "usage: %simple doctor",
+    "%simple call main p_q 1": "no notebook variable is named p_q",
+    "%simple call 'x": "No closing quotation",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_wrong_word_is_one_line(kernel, line):
+    kernel.run(ADD)
+    outcome = kernel.run(line)
+    assert outcome.error is not None and outcome.error[0] == "UsageError", outcome.error
+    assert MISTAKES[line] in outcome.error[1] and "\n" not in outcome.error[1]
+
+
+OPTIONS = {
+    "--timeout 0": "a number of seconds above 0",
+    "--timeout -1": "a number of seconds above 0",
+    "--timeout nan": "a number of seconds above 0",
+    "--timeout 1e200": "a number of seconds above 0",
+    "--fuel -3": "the number of instructions",
+    "--fuel 1.5": "the number of instructions",
+    "'x": "No closing quotation",
+    "-o 'a b'": "the name of one notebook variable",
+    "-o print": "a name of Python",
+    "-m mine": "a variable of the notebook",
+    "-m os": "a module",
+    "-o os": "a module",
+    "--help": "%%simple_jit? explains the options",
+    "main --args x 2": "no Python literal",
+    "main --args mine 2": "write -i mine",
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_wrong_option_is_one_line_and_takes_no_name(kernel, options):
+    kernel.run("import os; mine = 'kept'")
+    outcome = kernel.run(ADD.replace("jit", f"jit {options}", 1))
+    assert outcome.error is not None and outcome.error[0] == "UsageError", outcome.error
+    assert OPTIONS[options].replace("no Python", "not a Python") in outcome.error[1]
+    assert kernel.run("", kept="(mine, type(os).__name__)").expressions == {"kept": "('kept', 'module')"}
+
+
+def test_arguments_may_hold_blanks_inside_brackets(kernel):
+    cell = "%%simple_jit main --args [1.0, 2.0] 'a b' --expect 2\nfn main(xs: [f64], t: text) -> i64:\nentry:\n  n = len xs\n  ret n\n"
+    assert kernel.run(cell).error is None
+    assert kernel.run("n = %simple call main [1.0, 2.0, 3.0] 'a b'", n="n").expressions == {"n": "3"}
+
+
+def test_an_expectation_names_the_call(kernel):
+    outcome = kernel.run(ADD.replace("jit", "jit --args 1 2 --expect 4", 1))
+    assert outcome.error[:2] == ("ExpectationError", "main(1, 2) = 3, expected 4")
+
+
+def test_json_cells_are_read_as_json(kernel):
+    outcome = kernel.run("%%simple_jit --json\n" + ADD.partition("\n")[2])
+    assert outcome.error is not None and "E0501" in outcome.error[1]
+    kernel.run(ADD)
+    kernel.run("text = get_ipython().run_line_magic('simple', 'show main json').parts[0].text")
+    assert kernel.run("get_ipython().run_cell_magic('simple_jit', '--json --args 2 3 --expect 5', text)").error is None
+
+
+def test_a_setting_without_a_word_shows_its_choices(kernel):
+    assert "contract" in kernel.run("%simple semantics").text and "machine code" in kernel.run("%simple backend").text and "3" in kernel.run("%simple opt").text
+
+
+COMPLETIONS = {
+    "%simple ": "compare",
+    "%simple sh": "show",
+    "%simple show ma": "main",
+    "%simple show main lo": "lowered",
+    "%simple semantics ": "contract",
+    "%simple semantics interp_2026_0": "interp_2026_08",
+    "%simple backend l": "llvm",
+    "%simple ops ind": "index_get",
+    "%simple explain E01": "E0101",
+    "%simple export main --to l": "lowered",
+    "%simple rm ma": "main",
+    "%simple call main mi": "mine",
+    "x = 1\nv = %simple sh": "show",
+    "%%simple_jit --se": "--semantics",
+    "%%simple_jit --semantics ": "jit_2026_09",
+    "%%simple_jit --backend l": "llvm",
+    "%%simple_jit --show mir,l": "lowered",
+    "%%simple_jit -i mi": "mine",
+    "%%simple_jit ma": "main",
+    "%%simple_jit\nfn f():\nentry:\n  chec": "checked_add",
+    "%%simple_jit\nfn f():\nentry:\n  x = call ma": "main",
+}
+
+
+@pytest.mark.parametrize("code", COMPLETIONS)
+def test_completion(kernel, code):
+    kernel.run("mine = 1")
+    kernel.run(ADD)
+    reply = kernel.client.complete(code, len(code), reply=True, timeout=20)["content"]
+    completed = {code[: reply["cursor_start"]] + match for match in reply["matches"]}
+    start = max(code.rfind(c) for c in " ,") + 1
+    assert code[:start] + COMPLETIONS[code] in completed, reply
+    assert not any(match.startswith("%%") for match in reply["matches"])
+
+
+@pytest.mark.parametrize("call", ["main('x', 1)", "main(1)", "main(a=1, c=2)", "main(2**70, 1)"])
+def test_a_wrong_argument_shows_the_callers_line_and_one_sentence(kernel, call):
+    kernel.run(ADD)
+    outcome = kernel.run(f"y = 1\ny = {call}")
+    assert outcome.error[0] in ("TypeError", "OverflowError") and outcome.error[1].startswith("main")
+    shown = "\n".join(outcome.error[2])
+    assert "callables.py" not in shown and shown.endswith(f"   called from line 2: y = {call}")
+
+
+def test_the_frames_of_an_extern_stay_in_its_traceback(kernel):
+    kernel.run("from simple_magic import extern\n@extern('fn fails_on_host()')\ndef fails_on_host():\n    raise TypeError('mine')")
+    kernel.run("%%simple_jit\nextern fn fails_on_host()\nfn run():\nentry:\n  call fails_on_host()\n  ret\n")
+    outcome = kernel.run("run()")
+    assert outcome.error[:2] == ("TypeError", "mine")
+    assert "raised by extern" in "\n".join(outcome.error[2])

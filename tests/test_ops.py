@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from simple_magic import parse_text, verify
 from simple_magic.mir.diagnostics import TRAP_KINDS, Reporter
+from simple_magic.mir.examples import EXAMPLES, SYNTAX, example_program
 from simple_magic.mir.model import Const, Instruction, const, local
 from simple_magic.mir.ops import CORE, GROUPS, OPS, TERMINATORS, USER_OPS, Opcode, Signature
 from simple_magic.mir.resolve import RESULT_OPTIONAL, SHAPES, shape_problem
@@ -100,3 +102,21 @@ def test_reporter_counts_errors_and_warnings_apart() -> None:
         reporter.error(code, "x")
     assert [d.code for d in reporter.found] == ["W0301", "W0301", "E0101", "E0101"]
     assert reporter.dropped == 1 and len(reporter.errors()) == len(reporter.warnings()) == 2
+
+
+def test_every_operation_has_an_example() -> None:
+    assert set(EXAMPLES) == set(USER_OPS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str) -> None:
+    module = parse_text(example_program(name))
+    verify(module)
+    assert module.functions[-1].blocks[0].instructions[0].op == name
+
+
+def test_the_page_of_the_syntax_is_a_program_that_shows_every_item() -> None:
+    module = parse_text(SYNTAX)
+    assert not verify(module)
+    assert module.types and module.globals and module.externs and all(len(line) <= 150 for line in SYNTAX.splitlines())
+    assert {"switch", "invoke", "variant", "payload", "new", "call"} <= {i.op for f in module.functions for b in f.blocks for i in b.instructions}

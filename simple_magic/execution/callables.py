@@ -8,8 +8,12 @@ the native path cannot serve (other argument types, units that print or call ext
 from __future__ import annotations
 
 import inspect
+import linecache
+import os
+import sys
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..backends.wrapper import Target, callable_type, invalidate, make_callable, retarget
@@ -41,9 +45,14 @@ class LiveFunction:
 
     def slow(self, *args: object, **named: object) -> object:
         """Call through the manager, and let the next calls be native if that is possible."""
-        if named:
-            args = self._bind(args, named)
-        value = self.manager.execute(self.name, *args)
+        try:
+            if named:
+                args = self._bind(args, named)
+            value = self.manager.execute(self.name, *args)
+        except (TypeError, OverflowError) as error:
+            if not hasattr(error, "__notes__"):
+                _show_without_frames(error, sys._getframe(1))
+            raise
         made = self._callable() if self._callable else None
         if made is not None:
             with self.manager.ownership.held():
@@ -52,9 +61,15 @@ class LiveFunction:
 
     def _bind(self, args: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
         names = [p.name for p in self.function.params]
-        missing = [name for name in named if name not in names[len(args) :]]
-        if missing or len(args) + len(named) != len(names):
-            raise TypeError(f"{self.name}{signature_of(self.function)} was called with {len(args)} arguments and the names {', '.join(named)}")
+        shown = f"{self.name}{signature_of(self.function)}"
+        for name in named:
+            if name not in names:
+                raise TypeError(f"{self.name} has no parameter {name}; it is {shown}")
+            if name in names[: len(args)]:
+                raise TypeError(f"{self.name} got two values for {name}; it is {shown}")
+        if len(args) + len(named) != len(names):
+            missing = [name for name in names[len(args) :] if name not in named]
+            raise TypeError(f"{self.name} needs a value for {', '.join(missing)}; it is {shown}" if missing else f"{self.name} got too many values; it is {shown}")
         return (*args, *(named[name] for name in names[len(args) :]))
 
     def _retarget(self, made: Callable[..., object]) -> None:
@@ -85,6 +100,18 @@ class LiveFunction:
     @property
     def function(self) -> Function:
         return self.manager.definition(self.name)
+
+
+def _show_without_frames(error: Exception, caller: FrameType) -> None:
+    """Let a notebook show an error about arguments as one sentence and the caller's line, without the frames of this package.
+
+    What a function of the host raised has a note; its frames are the user's own and stay.
+    """
+    where, line = caller.f_code.co_filename, caller.f_lineno
+    place = f"line {line}" if caller.f_globals.get("__name__") == "__main__" else f"{os.path.basename(where)}:{line}"
+    source = linecache.getline(where, line, caller.f_globals).strip()
+    shown = [f"{type(error).__name__}: {error}", f"   called from {place}" + (f": {source}" if source else "")]
+    error._render_traceback_ = lambda: shown  # type: ignore[attr-defined]
 
 
 def native_target(manager: LocalExecutionManager, compiled: CompiledUnit, name: str) -> Target | None:

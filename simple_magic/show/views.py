@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from ..execution.compare import Comparison
 from ..execution.export import export
@@ -13,9 +14,10 @@ from ..execution.results import CodeInfo
 from ..mir.analysis import predecessors, successors
 from ..mir.codes import CODES, explain
 from ..mir.diagnostics import render
+from ..mir.examples import EXAMPLES, SYNTAX
 from ..mir.model import EnumDef, Extern, Function, Global, StructDef
-from ..mir.ops import GROUPS, OPS
-from ..mir.text import format_instruction
+from ..mir.ops import GROUPS, OPS, USER_OPS
+from ..mir.printer import format_instruction, usage
 from ..mir.types import format_type
 from .html import Code, Sections, Table, code_html, escape, pre_html, table
 
@@ -71,7 +73,7 @@ def status(manager: LocalExecutionManager) -> Table:
         ("types", counts[StructDef] + counts[EnumDef]),
         ("globals", counts[Global]),
         ("externs declared", counts[Extern]),
-        ("externs available", len(extern_names())),
+        ("externs available", ", ".join((*(name for name in extern_names() if not name.startswith("rt_")), "rt_* (the execution manager itself)"))),
         ("running", "yes" if manager.is_busy else "no"),
         ("last error", manager.last_error.split("\n")[0] or "-"),
     ]
@@ -102,32 +104,42 @@ def signature_text(item: Function | Extern) -> str:
     return f"({params})" + ("" if result == "unit" else f" -> {result}")
 
 
-def opcode_table(name: str | None = None) -> Table | Sections:
-    """Return the documentation of one opcode or of all. Raises: ValueError with near names."""
+def opcode_table(name: str | None = None) -> Table | Sections | Code:
+    """Return the documentation of one opcode, the page of the syntax for "syntax", or a list of all. Raises: ValueError with near names."""
     if name is None:
-        return Sections(tuple(table(("opcode", "operands", "meaning"), [(row.name, row.form or "-", row.doc) for row in rows], group)
-                              for group, rows in GROUPS.items() if group != "internal"))  # fmt: skip
+        listed = [table(("opcode", "example", "meaning"), [(row.name, EXAMPLES[row.name], row.doc) for row in rows], group)
+                  for group, rows in GROUPS.items() if group != "internal"]  # fmt: skip
+        return Sections((*listed, Code("more", f"ops NAME tells more of one operation; ops {SYNTAX_PAGE} shows how functions, types, globals and externs are written")))
+    if name == SYNTAX_PAGE:
+        return Code("Simple MIR by example", SYNTAX)
     if name not in OPS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, OPS, 3)
-        raise ValueError(f"no opcode {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+        near = get_close_matches(name, (*USER_OPS, SYNTAX_PAGE), 3, 0.7)
+        raise ValueError(f"no opcode {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; ops without a name lists them all"))
     row = OPS[name]
     shapes = [f"({', '.join(format_type(p) for p in s.params)})" + (f" -> {format_type(s.result)}" if s.result else "") for s in row.signatures]
     limits = [f"{variable}: {', '.join(format_type(t) for t in allowed)}" for variable, allowed in row.classes.items()
               if allowed and any(variable in shape for shape in shapes)]  # fmt: skip
-    rows = [("operands", row.form or "none"), ("types", "\n".join(shapes) or "see the meaning"), ("where", "; ".join(limits) or "-"),
-            ("meaning", row.doc), ("traps", ", ".join(row.traps) or "never"), ("effects", ", ".join(sorted(row.effects)) or "none"),
-            ("upstream", ", ".join(row.upstream) or "-")]  # fmt: skip
-    return table((name, ""), [(key, value.replace("\n", " | ")) for key, value in rows])
+    rows = [("written", usage(name)), ("example", EXAMPLES.get(name, "-")), ("types", "\n".join(shapes)), ("where", "; ".join(limits)), ("meaning", row.doc),
+            ("traps", ", ".join(row.traps) or "never"), ("effects", ", ".join(sorted(row.effects)) or "none"),
+            ("in Simple's own MIR", ", ".join(row.upstream))]  # fmt: skip
+    return table((name, ""), [(key, value.replace("\n", " | ")) for key, value in rows if value])
+
+
+SYNTAX_PAGE = "syntax"
+"""The word that asks for the page about the syntax."""
 
 
 def explanation(code: str) -> Code:
     """Return the paragraph behind a code. Raises: ValueError."""
     wanted = code.strip().upper()
     if wanted not in CODES:
-        raise ValueError(f"no code {code!r}; codes look like {next(iter(CODES))}")
+        raise ValueError(f"no code {code!r}; codes look like E0101, and explain without a code lists them")
     return Code(wanted, explain(wanted))
+
+
+def code_table() -> Table:
+    """Return every code with its title."""
+    return table(("code", "means"), [(code, info.title) for code, info in CODES.items()])
 
 
 def comparison_table(comparison: Comparison) -> Table:
