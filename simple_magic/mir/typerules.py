@@ -492,7 +492,7 @@ def _callee(use: Use) -> Function | Extern:
         advice = suggestion(use.name, (*use.names.functions, *use.names.externs))
         if use.name in use.locals:
             advice = f"to call a function value, write `call_indirect {use.name}(...)`"
-        raise use.wrong("E0202", f"unknown function `{use.name}`", help=advice)
+        raise use.wrong("E0202", f"unknown function `{use.name}`", help=advice or f"define it: `fn {use.name}(...):`, or declare a function of Python: `extern fn {use.name}(...)`")
     return found
 
 
