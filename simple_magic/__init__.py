@@ -27,6 +27,7 @@ _HOMES = {
     "MirError": "mir.diagnostics",
     "SimpleError": "mir.diagnostics",
     "Limits": "backends.base",
+    "Record": "backends.values",
     "LocalExecutionManager": "execution.manager",
     "ExecutionManager": "execution.manager",
     "ExecutionResult": "execution.results",
