@@ -280,3 +280,11 @@ def test_a_record_of_an_older_struct_is_refused():
     manager.compile("struct P:\n  x: i64\nfn read(p: P) -> i64:\nentry:\n  x = get_field p, x\n  ret x\n")
     with pytest.raises(TypeError, match="further field y"):
         manager.execute("read", old)
+
+
+def test_calling_an_offered_extern_without_its_declaration_says_what_to_write():
+    from simple_magic import extern
+
+    extern("fn offered_only(x: f64) -> f64")(abs)
+    with pytest.raises(MirError, match=r"declare it in the cell: `extern fn offered_only\(x: f64\) -> f64`"):
+        LocalExecutionManager("interpreter").compile("fn f() -> f64:\nentry:\n  y = call offered_only(1.0)\n  ret y\n")
