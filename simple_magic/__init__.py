@@ -28,6 +28,7 @@ _HOMES = {
     "CrashError": "mir.diagnostics",
     "SimpleError": "mir.diagnostics",
     "Limits": "backends.base",
+    "Record": "backends.values",
     "LocalExecutionManager": "execution.manager",
     "ExecutionManager": "execution.manager",
     "ExecutionResult": "execution.results",

@@ -251,3 +251,40 @@ def test_a_resized_array_is_refused_while_a_call_holds_it():
             with pytest.raises(ValueError, match="resize"):
                 xs.resize(1_000_000)
         worker.join()
+
+
+def test_the_help_says_which_parameters_are_written_and_what_python_sees():
+    manager = LocalExecutionManager("interpreter")
+    manager.compile("fn first(xs: [f64], k: f64):\nentry:\n  index_set xs, 0, k\n  ret\nfn size(xs: [f64]) -> i64:\nentry:\n  n = len xs\n  ret n\n")
+    first, size = manager.function("first"), manager.function("size")
+    assert "Writes into xs." in first.__doc__ and "copied in" in first.__doc__ and "Writes into" not in size.__doc__
+    xs = [1.0]
+    first(xs, 2.0)
+    assert xs == [1.0]
+
+
+def test_advice_for_an_array_that_is_written_keeps_the_array():
+    import numpy as np
+
+    manager = LocalExecutionManager("interpreter")
+    manager.compile("fn first(xs: [f64], k: f64):\nentry:\n  index_set xs, 0, k\n  ret\n")
+    with pytest.raises(TypeError, match=r"write x = np.ascontiguousarray.* first, pass x and read x afterwards"):
+        manager.execute("first", np.zeros(2, dtype=np.float32), 1.0)
+
+
+def test_a_record_of_an_older_struct_is_refused():
+    manager = LocalExecutionManager("interpreter")
+    manager.compile("struct P:\n  x: i64\n  y: i64\nfn make() -> P:\nentry:\n  p = new P(x: 1, y: 2)\n  ret p\n")
+    old = manager.execute("make")
+    manager.remove("make")
+    manager.compile("struct P:\n  x: i64\nfn read(p: P) -> i64:\nentry:\n  x = get_field p, x\n  ret x\n")
+    with pytest.raises(TypeError, match="further field y"):
+        manager.execute("read", old)
+
+
+def test_calling_an_offered_extern_without_its_declaration_says_what_to_write():
+    from simple_magic import extern
+
+    extern("fn offered_only(x: f64) -> f64")(abs)
+    with pytest.raises(MirError, match=r"declare it in the cell: `extern fn offered_only\(x: f64\) -> f64`"):
+        LocalExecutionManager("interpreter").compile("fn f() -> f64:\nentry:\n  y = call offered_only(1.0)\n  ret y\n")

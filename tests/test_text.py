@@ -450,11 +450,15 @@ def test_an_error_points_at_its_token(code: str, source: str, marked: str | None
 
 
 @pytest.mark.parametrize("source, help", [
-    (body("x = ad a, b"), "`and`"), (body("x = subb a, b"), "`sub`"), (body("return x"), "`ret`"), (body("x = index_gt a, b"), "`index_get`"),
+    (body("x = ad a, b"), "`add`"), (body("x = subb a, b"), "`sub`"), (body("return x"), "`ret`"), (body("x = index_gt a, b"), "`index_get`"),
     (body("x = a + b"), "x = add a, ..."), (body("x = y"), "x = copy y"), (body("x.y = 3"), "set_field"), (body("x = a[0]"), "x = copy a"),
     (body("x = 3"), "`x = const 1`"), (body("def g():"), "`fn`"), (body("let y = 3"), "`y = const 1`"), ("def g():", "`fn`"), ("strct A:", "`struct`"), (body("x = copy 'ab'"), "double quotes"),
     (body("x = @g"), "load_global"), (body("x = const 1e400"), "inf"), (body("x = const 3000000000i32"), "-2147483648 to 2147483647"),
     (body("x = add a,\n  ret x"), "comma"), (body("call f(a,\n  b c)"), "comma"), (body("set_field a, b"), "set_field place, field, value"),
+        (body("ret neg x"), "give the result a name first: `t = neg a`"), (body("ret add(x, 1)"), "`t = add a, b`"), (body("x = add neg y, 1"), "`t = neg a`"),
+        (body("if lt x, 0 then a else b"), "`t = lt a, b`"), (body("if b > 0 then a else b"), "`c = gt b, ...`"), (body("switch n, 0: a"), "switch a [0: yes"),
+        (body("switch n [0: a, b]"), "switch a [0: yes"), (body("switch n [0: a]"), "switch a [0: yes"), (body("x = t.grad # read"), "`x = copy t.grad`"),
+        ("fn f(a):", "`a: f64`"), (body("for i"), "goto head"), (body("x = add 1"), "for example `z = add a, b`"),
 ])  # fmt: skip
 def test_help(source: str, help: str) -> None:
     assert help in errors(source)[0].help

@@ -205,7 +205,7 @@ def test_structs():
     fails({"x": 1, "y": 2, "z": 3}, "Point", "unknown field z")
     fails(types.SimpleNamespace(x=1), "Point", "no field y")
     fails(Record("Shape", "Circle", r=1.0), "Point", "type Shape")
-    fails(3.0, "Point", "Point(x: f64, y: f64)", 'Record("Point", ...)')
+    fails(3.0, "Point", "Point(x: f64, y: f64)", 'simple_magic.Record("Point", x=..., y=...)')
     fails({"x": 1, "y": "2"}, "Point", "field y")
     fails(1, "Nothing", "not defined")
 

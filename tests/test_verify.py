@@ -113,7 +113,7 @@ def test_a_message_names_what_was_expected_what_came_and_what_to_do() -> None:
     (found,) = errors(parse_text(source, "cell"))
     assert found.message == "`add` needs two values of one type, but got i64 and f64"
     assert (found.span.line, found.span.column, found.label) == (3, 14, "`b` is f64")  # type: ignore[union-attr]
-    assert found.help == "convert first: `c: i64 = cast b`"
+    assert found.help == "convert first: `c: f64 = cast a`"
     assert found.notes[0][1].line == 1  # type: ignore[union-attr]
     assert "  |              ^ `b` is f64" in str(VerifyError([found], {"cell": source}))
 
@@ -122,7 +122,7 @@ def test_a_message_names_what_was_expected_what_came_and_what_to_do() -> None:
     ("line", "advice"),
     [
         ("_x = add f, 1", "write `1.0`"),
-        ("_x = add n, 1.0", "write `1`"),
+        ("_x = add n, 1.0", "convert first: `c: f64 = cast n`"),
         ("_x = add n, 1i32", "write `1`"),
         ("_x: i32 = const 1", "write `1i32`"),
         ("_x: f32 = const 0.5", "write `0.5f32`"),

@@ -10,7 +10,9 @@ them. By type:
 Objects compare by identity; the language's `eq` is the interpreter's rule. Everything here is iterative: a list of a million nodes is an ordinary value.
 
 At the boundary (`from_python`, `to_python`) an option is None or the value, a struct, class or enum a `Record`, and a one-dimensional NumPy array of the
-element's own dtype is lent: the program works in its memory. One conversion keeps identity: one object on one side is one object on the other.
+element's own dtype is lent: the program works in its memory. Everything else is copied in: what the program writes into a list, dict or record is not
+seen by Python. One conversion keeps identity: an object given twice in one call arrives as one object, and one object in the result is one object in
+Python; but the result is new, even if it is what was passed, and the next call copies again.
 """
 
 from __future__ import annotations
@@ -603,6 +605,9 @@ def _field_sources(source: object, type_name: str, layout: _Layout) -> Sequence:
             if source._mir_type != type_name:
                 raise TypeError(f"expected {layout}, got a record of type {source._mir_type}")
             table = source.__dict__
+            if len(table) > len(layout.names):
+                unknown = ", ".join(name for name in table if name not in layout.names)
+                raise TypeError(f"expected {layout}, got a record with the further field {unknown}, perhaps of an older {type_name}")
             return [table[name] for name in layout.names]
         if isinstance(source, Mapping):
             sources = [source[name] for name in layout.names]
@@ -611,7 +616,8 @@ def _field_sources(source: object, type_name: str, layout: _Layout) -> Sequence:
                 raise TypeError(f"expected {layout}, got a mapping with the unknown field {', '.join(sorted(unknown))}")
             return sources
         if type(source).__module__ == "builtins":
-            raise TypeError(f'expected {layout}, got {_got(source)}; pass a dict or Record("{type_name}", ...)')
+            shown = ", ".join(f"{name}=..." for name in layout.names)
+            raise TypeError(f'expected {layout}, got {_got(source)}; pass a dict or simple_magic.Record("{type_name}", {shown})')
         return [getattr(source, name) for name in layout.names]
     except (KeyError, AttributeError) as error:
         missing = error.args[0] if isinstance(error, KeyError) else error.name
@@ -630,7 +636,7 @@ def _variant_of(source: object, definition: EnumDef) -> int:
     if isinstance(chosen, str) and chosen in names:
         return names.index(chosen)
     got = _got(source) if chosen is None else f"variant {_got(chosen)}"
-    raise TypeError(f'expected {definition.name}, got {got}; pass Record("{definition.name}", variant, ...) with one of the variants {", ".join(names)}')
+    raise TypeError(f'expected {definition.name}, got {got}; pass simple_magic.Record("{definition.name}", variant, ...) with one of the variants {", ".join(names)}')
 
 
 _DTYPES: dict[Type, str] = {
@@ -645,21 +651,27 @@ def _lend(array: object, t: Array | FixedArray, writes: bool) -> memoryview:
     spelled = "bool" if dtype == "bool" else f"np.{dtype}"
     a: numpy.ndarray = array  # type: ignore[name-defined]
     expected = f"expected {format_type(t)}"
+
+    def made(expression: str) -> str:
+        """Say how to make a fitting array; what the program writes is in the new one, so the caller must keep it."""
+        return f"write x = {expression} first, pass x and read x afterwards: the program writes into it" if writes else f"pass {expression}"
+
+    fitting = f"np.ascontiguousarray(x, dtype={spelled})"
     masked = sys.modules.get("numpy.ma")
     if masked is not None and isinstance(a, masked.MaskedArray):
-        raise TypeError(f"{expected}, got a masked array; pass x.filled(...)")
+        raise TypeError(f"{expected}, got a masked array; " + made("x.filled(0)"))
     if a.ndim != 1:
         advice = "x.ravel()" if a.ndim else "x.reshape(1)"
         raise TypeError(f"{expected}, a one-dimensional array, got an array of shape {a.shape}; pass {advice}")
     if a.dtype != numpy.dtype(dtype):
         order = " of the other byte order" if a.dtype.newbyteorder("=") == numpy.dtype(dtype) else ""
-        raise TypeError(f"{expected}, an array of dtype {dtype}, got dtype {a.dtype}{order}; pass np.ascontiguousarray(x, dtype={spelled})")
+        raise TypeError(f"{expected}, an array of dtype {dtype}, got dtype {a.dtype}{order}; {made(fitting)}")
     if not a.flags.c_contiguous:
-        raise TypeError(f"{expected}, a contiguous array, got strides {a.strides}; pass np.ascontiguousarray(x, dtype={spelled})")
+        raise TypeError(f"{expected}, a contiguous array, got strides {a.strides}; {made(fitting)}")
     if not a.flags.aligned:
-        raise TypeError(f"{expected}, an aligned array; pass x.copy()")
+        raise TypeError(f"{expected}, an aligned array; " + made("x.copy()"))
     if writes and not a.flags.writeable:
-        raise TypeError(f"{expected}, an array that the program can write into, got a read-only one; pass x.copy()")
+        raise TypeError(f"{expected}, an array that the program can write into, got a read-only one; " + made("x.copy()"))
     return memoryview(a)
 
 

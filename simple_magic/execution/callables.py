@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ..backends.wrapper import Target, callable_type, invalidate, make_callable, retarget
 from ..mir.diagnostics import SimpleError, Trap
-from ..mir.model import Function
+from ..mir.model import Function, Place
+from ..mir.ops import OPS
 from ..mir.types import UNIT, format_type
 from .export import export
 
@@ -146,7 +147,20 @@ def _documentation(live: LiveFunction) -> str:
     function = live.function
     comments = "\n".join(line.strip() for line in function.trivia.before)
     place = live.manager.session.definitions[live.name].cell
-    return "\n\n".join(part for part in (comments, f"A function of Simple MIR, defined in {place}.", export(live.manager, live.name, "mir")) if part)  # type: ignore[misc]
+    return "\n\n".join(part for part in (comments, f"A function of Simple MIR, defined in {place}.", copying_note(function), export(live.manager, live.name, "mir")) if part)  # type: ignore[misc]
+
+
+WRITERS = frozenset(name for name, row in OPS.items() if row.form.startswith("p"))
+
+
+def copying_note(function: Function) -> str:
+    """Return what a caller in Python must know about the parameters that the function itself writes into, or ""."""
+    roots = {i.args[0].root for b in function.blocks for i in b.instructions if i.op in WRITERS and isinstance(i.args[0], Place) and not i.args[0].is_global}
+    written = [p.name for p in function.params if p.name in roots]
+    if not written:
+        return ""
+    return (f"Writes into {', '.join(written)}. Python sees that in a NumPy array of the element's dtype alone; "
+            "lists, dicts and records are copied in: return what you want to see.")  # fmt: skip
 
 
 def _form(form: str) -> property:

@@ -131,6 +131,12 @@ def check_declaration(declared: Extern) -> Diagnostic | None:
                       help=f"write: extern {_signature(known)}")  # fmt: skip
 
 
+def declaration_text(name: str) -> str | None:
+    """Return the line that declares a registered extern in a program, or None."""
+    known = find_extern(name)
+    return f"extern {_signature(known)}" if known else None
+
+
 def _signature(declared: Extern) -> str:
     return format_item(declared).strip().removeprefix("extern").strip()
 

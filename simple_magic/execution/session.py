@@ -8,6 +8,7 @@ at once, and a broken caller is reported when it is called, naming both cells.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from ..mir.resolve import Names
 from ..mir.text import format_item
 from ..mir.types import Named, Type, walk
 from ..mir.verify import check
-from .externs import check_declaration
+from .externs import check_declaration, declaration_text
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Session:
             if problem is not None:
                 reporter.report(problem)
         if reporter.errors():
-            raise VerifyError(reporter.errors(), sources)
+            raise VerifyError([_with_declaration(d) for d in reporter.errors()], sources)
         changed = {name for name, item in new.items() if name not in self.definitions or self.definitions[name].item != item}
         replaced = {name for name in changed if name in self.definitions}
         reset = self._globals_to_reset(overlay, changed)
@@ -319,6 +320,16 @@ class Session:
     def _forget_unused_sources(self) -> None:
         used = {d.item.span.source for d in self.definitions.values() if d.item.span}
         self.sources = {cell: text for cell, text in self.sources.items() if cell in used}
+
+
+def _with_declaration(diagnostic: Diagnostic) -> Diagnostic:
+    """Tell how to declare a function that Python offers, if that is all that is missing."""
+    unknown = _UNKNOWN_FUNCTION.fullmatch(diagnostic.message) if diagnostic.code == "E0202" else None
+    declaration = declaration_text(unknown[1]) if unknown else None
+    return replace(diagnostic, help=f"Python offers it; declare it in the cell: `{declaration}`") if declaration else diagnostic
+
+
+_UNKNOWN_FUNCTION = re.compile(r"unknown function `(.*)`")
 
 
 def _kind(item: Item) -> str:

@@ -78,6 +78,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean `{found[0]}`?" if found else ""
 
 
+TYPES_FROM_PYTHON = {
+    "int": "i64", "integer": "i64", "long": "i64", "byte": "u8", "float": "f64", "double": "f64", "number": "f64", "str": "text", "string": "text",
+    "boolean": "bool", "list": "[f64]", "array": "[f64]", "dict": "{text: i64}", "tuple": "(i64, f64)", "none": "unit", "void": "unit", "optional": "f64?",
+}  # fmt: skip
+"""What the types of other languages are called here."""
+WORDS_FROM_PYTHON = {"True": "did you mean `true`?", "False": "did you mean `false`?", "None": "did you mean `nil`?", "null": "did you mean `nil`?"}
+
 # Operands and places
 
 
@@ -155,7 +162,7 @@ def root_type(place: Place, local_types: Mapping[str, Type | None], names: Names
             raise unknown_global(place.root, names, place.span)
         return declared.type
     if place.root not in local_types:
-        advice = suggestion(place.root, local_types)
+        advice = suggestion(place.root, local_types) or WORDS_FROM_PYTHON.get(place.root, "assign it further up, or make it a parameter")
         if place.root in names.globals:
             advice = f"a global is written `@{place.root}`"
         raise Rejected("E0201", f"unknown local `{place.root}`", place.span, help=advice)
@@ -244,7 +251,8 @@ class TypeFacts:
                     raise Rejected("E0403", f"`{name}` can only be the result of a function: no value has this type", span)
             case Named(name):
                 if name not in self.names.types:
-                    advice = suggestion(name, (*PRIMITIVES, *self.names.types))
+                    python = TYPES_FROM_PYTHON.get(name.lower())
+                    advice = f"did you mean `{python}`?" if python else suggestion(name, (*PRIMITIVES, *self.names.types))
                     raise Rejected("E0203", f"unknown type `{name}`", span, help=advice or f"define it: `struct {name}:`")
             case Dict(key, _):
                 if key not in DICT_KEYS:

@@ -46,6 +46,7 @@ from dataclasses import field as _fresh
 from typing import NoReturn
 
 from .diagnostics import Diagnostic, ParseError, Reporter, Span
+from .examples import EXAMPLES
 from .lexer import (
     ESCAPES, FLOAT_WORDS, ITEM_KEYWORDS, LITERAL_WORDS, MAX_BAD_LINES, MAX_DEPTH, MAX_ERRORS, MAX_FIELD, MAX_LENGTH, MAX_SOURCE, NEW_LINE, RESERVED, TYPE_WORDS,
     Lexer, LineError, Token, close_word, collapsed, is_name, name_problem, short,
@@ -68,13 +69,16 @@ __all__ = [
 HINTS = {
     "return": "ret", "br": "goto", "jump": "goto", "jmp": "goto", "branch": "if", "mod": "rem", "xor": "bit_xor", "set": "copy", "mov": "copy",
     "length": "len", "append": "push", "panic": "abort", "cmp": "eq", "struct_new": "new", "index": "index_get", "getfield": "get_field",
-    "setfield": "set_field", "match": "switch", "int": "cast", "float": "cast",
+    "setfield": "set_field", "match": "switch", "int": "cast", "float": "cast", "ad": "add", "plus": "add", "minus": "sub", "times": "mul", "for": "goto",
+    "while": "goto",
 }  # fmt: skip
 """Operations as people write them who come from elsewhere."""
 ITEM_HINTS = {
     "def": "fn", "func": "fn", "fun": "fn", "function": "fn", "define": "fn", "proc": "fn", "record": "struct", "type": "struct",
 }  # fmt: skip
 OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div", "%": "rem", "<": "lt", ">": "gt", "&": "bit_and", "|": "bit_or", "^": "bit_xor"}
+
+COMPARISONS = {"<": "lt", ">": "gt", "=": "eq", "!": "ne"}
 
 _NUMBER = re.compile(r"(?:0[xX](?P<hex>[0-9a-fA-F]*+)|(?P<digits>[0-9]++)(?P<fraction>\.[0-9]++)?(?P<exponent>[eE][+-]?[0-9]++)?)(?P<suffix>.*+)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u\{(?P<hex>[^}]*+)\}|(?P<one>.))", re.DOTALL)
@@ -278,6 +282,8 @@ class _Parser(Lexer):
     def _param(self) -> Param:
         token = self.current
         name = self.name_token("a name")
+        if self.current.kind in (",", ")"):
+            self.unexpected("`:`", help=f"a parameter has a type: `{short(name)}: f64`")
         self.expect(":")
         t = self.type()
         return Param(name, t, self.span(token, self.previous))
@@ -360,7 +366,7 @@ class _Parser(Lexer):
             if index and not self.accept(","):
                 if self.current.kind in ("end", "{"):
                     self._wrong_count(row, word)
-                self.unexpected("`,`", help=f"it is written `{usage(row.name)}`")
+                self.unexpected("`,`", help=self._nested(self.previous) or f"it is written `{usage(row.name)}`")
             if self.current.kind == "end" and piece not in ("v*", "v?"):
                 self._wrong_count(row, word)
             _PIECES[piece](self, parts)
@@ -368,18 +374,28 @@ class _Parser(Lexer):
             self._attributes(parts)
         if self.current.kind == "," or (not pieces and self.current.kind in ("name", "number", "text", "char", "@", "-")):
             self._wrong_count(row, self.current)
+        if self.current.kind != "end" and parts.args and (help := self._nested(self.previous)):
+            self.unexpected("the end of the line", help=help)
         span = self.span(first, self.previous)
         return Instruction(
             row.name, tuple(parts.args), dest, dest_type, parts.name, parts.field, parts.type, parts.message, tuple(parts.fields), tuple(parts.labels),
             tuple(parts.cases), parts.unwind, tuple(sorted(parts.attributes.items())), None, span, self.end_line(),
         )  # fmt: skip
 
+    def _nested(self, word: Token) -> str:
+        """Return the help for an operation in the place of an operand, if `word` is one and goes on as if it were, else ""."""
+        following = self.current
+        is_begun = following.kind in ("name", "number", "text", "char", "-", "@") and following.text not in ("then", "else", "unwind")
+        if word.kind != "name" or word.text not in OPS or word.row > self.first_row or not (is_begun or following.kind == "("):
+            return ""
+        return f"an operand is a local or a literal, not an operation; give the result a name first: `t = {EXAMPLES.get(word.text, word.text).partition('= ')[2] or word.text}`"
+
     def _wrong_count(self, row: Opcode, token: Token) -> NoReturn:
         self.fail(
             "E0017",
             f"`{row.name}` has {'more' if token is self.current else 'fewer'} operands here than it takes",
             token,
-            help=f"it is written `{usage(row.name)}`",
+            help=f"it is written `{usage(row.name)}`" + (f", for example `{EXAMPLES[row.name]}`" if row.name in EXAMPLES else ""),
         )
 
     def _unknown(self, word: Token, dest: str | None) -> NoReturn:
@@ -394,11 +410,14 @@ class _Parser(Lexer):
         elif dest is not None and following.text in OPERATORS:
             help = f"arithmetic is written with the operation first: `{short(dest)} = {OPERATORS[following.text]} {text}, ...`"
         elif following.kind in (".", "["):
-            help = "to write into a place use `set_field` or `index_set`" if dest is None else f"to read a place write `{short(dest)} = copy {text}...`"
+            row = short(self.line[word.start :].partition("#")[0].strip(), 60)
+            help = "to write into a place use `set_field` or `index_set`" if dest is None else f"to read a place write `{short(dest)} = copy {row}`"
         elif close:
             help = f"did you mean `{close}`?"
         else:
             help = f"to assign another local write `{short(dest)} = copy {text}`" if dest is not None and following.kind == "end" else ""
+        if word.text in ("for", "while"):
+            help = "a loop is a block that ends in `goto head`; `ops syntax` shows one"
         self.fail("E0011", f"`{text}` is not an operation", word, help=help)
 
     def _value(self, parts: _Parts) -> None:
@@ -482,6 +501,10 @@ class _Parser(Lexer):
 
     def _if(self, parts: _Parts) -> None:
         self._value(parts)
+        if self.current.text in COMPARISONS:
+            self.unexpected("`then`", help=f"a condition is a local: `c = {COMPARISONS[self.current.text]} {short(self.previous.text)}, ...`, then `if c then ...`")
+        if self.current.text != "then" and (help := self._nested(self.previous)):
+            self.unexpected("`then`", help=help)
         self.expect_word("then")
         self._label(parts)
         self.expect_word("else")
@@ -491,6 +514,8 @@ class _Parser(Lexer):
         value, case = self._operand_before_cases()
         parts.args.append(value)
         while self.current.kind != "]":
+            if case is None and self._at_place():
+                self.unexpected("a constant", help=_SWITCH_HELP)
             parts.cases.append(case or self.literal())
             case = None
             self.expect(":")
@@ -498,7 +523,9 @@ class _Parser(Lexer):
             if self.current.kind != "]":
                 self.expect(",", "`,` or `]`")
         self.advance()
-        self.expect_word("else")
+        if self.current.text != "else":
+            self.unexpected("`else`", help=_SWITCH_HELP)
+        self.advance()
         self._label(parts)
 
     def _operand_before_cases(self) -> tuple[Operand, Const | None]:
@@ -515,7 +542,9 @@ class _Parser(Lexer):
                 hops.append(self._field_hop(len(hops)))
                 continue
             end = self.previous
-            bracket = self.expect("[")
+            if self.current.kind != "[":
+                self.unexpected("`[`", help=_SWITCH_HELP)
+            bracket = self.advance()
             place = Place(name, tuple(hops), is_global, move, self.span(first, end))
             if self.current.kind == "]":
                 return place, None
@@ -812,6 +841,7 @@ class _Parser(Lexer):
         return const(t, -value if negative else value, span)
 
 
+_SWITCH_HELP = f"it is written `{EXAMPLES['switch']}`"
 _TYPES: dict[str, Callable[[_Parser, int], tuple[Type, int]]] = {
     "[": _Parser._array_type, "{": _Parser._dict_type, "(": _Parser._tuple_type, "fn": _Parser._function_type, "ptr": _Parser._pointer_type,
 }  # fmt: skip

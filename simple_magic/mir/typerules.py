@@ -216,6 +216,16 @@ def by_signature(use: Use, row: Opcode) -> Type | None:
     raise _no_signature(use, row, *best)
 
 
+def _towards_float(use: Use, index: int, wanted: Type) -> str:
+    """Return the advice for an integer next to a float: the float stays, as the other way round loses its fraction."""
+    operand, found = use.ins.args[index], use.types[index]
+    assert found is not None
+    advice = conversion(operand, found, wanted)
+    if isinstance(operand, Place) and not operand.hops and not operand.is_global and operand.root not in {p.name for p in use.function.params}:
+        return f"give `{operand.root}` a float where it gets its type, such as `{operand.root} = const 0.0{_suffix(wanted)}`; or {advice}"
+    return advice
+
+
 def _no_signature(use: Use, row: Opcode, index: int, bound: dict[str, Type], signature: Signature) -> Rejected:
     found, pattern = use.types[index], signature.params[index]
     wanted = substitute(pattern, bound)
@@ -227,6 +237,8 @@ def _no_signature(use: Use, row: Opcode, index: int, bound: dict[str, Type], sig
         rejected = use.mismatch(index, wanted, "it", "E0102")
         first = use.types[same[0]]
         rejected.message = f"`{row.name}` needs {COUNTS[len(same)]} of one type, but got {format_type(first or wanted)} and {got}"
+        if first is not None and found is not None and is_float(first) != is_float(found) and first in NUMBERS and found in NUMBERS:
+            rejected.help = _towards_float(use, *((same[0], found) if is_float(found) else (index, first)))
         return rejected
     if wanted is not None and (len(row.signatures) == 1 or index > 0):
         what = f"the {ORDINALS[index]} operand of `{row.name}`" if len(signature.params) > 1 else f"the operand of `{row.name}`"
@@ -492,7 +504,7 @@ def _callee(use: Use) -> Function | Extern:
         advice = suggestion(use.name, (*use.names.functions, *use.names.externs))
         if use.name in use.locals:
             advice = f"to call a function value, write `call_indirect {use.name}(...)`"
-        raise use.wrong("E0202", f"unknown function `{use.name}`", help=advice)
+        raise use.wrong("E0202", f"unknown function `{use.name}`", help=advice or f"define it: `fn {use.name}(...):`, or declare a function of Python: `extern fn {use.name}(...)`")
     return found
 
 
