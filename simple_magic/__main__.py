@@ -214,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--executors", nargs="+", default=[], help="the first one is right; default: all that are installed")
     fuzz.add_argument("--models", nargs="+", default=list(MODELS))
     fuzz.add_argument("--functions", type=int, default=200, help="functions compiled at a time")
-    fuzz.add_argument("--calls", type=int, default=16, help="calls of each function")
+    fuzz.add_argument("--calls", type=int, default=60, help="calls of each function")
     fuzz.add_argument("--jobs", type=int, default=1, help="child processes")
     fuzz.add_argument("--save", type=Path, help="folder for filetests of the findings")
     fuzz.add_argument("--readers", action="store_true", help="instead, damage text and JSON and check that the readers refuse it properly")

@@ -22,11 +22,16 @@ FILETESTS = Path(__file__).parent / "filetests"
 
 
 def new_manager(backend: str) -> LocalExecutionManager:
-    """Return a manager whose programs may declare the externs of the filetests."""
+    """Return a manager whose programs may declare the externs of the filetests, and those of random programs (`simple_magic/fuzz/declare.py`)."""
     from simple_magic import LocalExecutionManager, extern  # Slow to import; most tests do without.
 
     extern("fn filetest_scale(x: f64, n: i64) -> f64")(lambda x, n: x * n)
     extern("fn filetest_count(label: text, ...) -> i64")(lambda _label, *rest: len(rest))
+    extern("fn host_mix(x: f64, n: i64) -> f64")(lambda x, n: x * 0.5 + float(n % 1000))
+    extern("fn host_note(what: text, ...)")(lambda *_: None)
+    extern("fn host_pick(xs: [i64], default: text?) -> text?")(lambda xs, default: str(len(xs)) if len(xs) % 2 else default)
+    extern("fn host_check(x: i64) -> i64")(lambda x: x)
+    extern("fn host_again(x: i64) -> i64")(lambda x: 0)
     return LocalExecutionManager(backend)
 
 

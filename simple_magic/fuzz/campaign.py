@@ -31,7 +31,7 @@ class Options:
     executors: tuple[str, ...] = tuple(EXECUTORS)
     models: tuple[str, ...] = tuple(MODELS)
     functions: int = 200
-    calls: int = 16
+    calls: int = 60
     jobs: int = 1
     save: Path | None = None
     timeout: float = 120.0

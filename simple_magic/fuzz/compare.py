@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -49,8 +51,11 @@ EXECUTORS: dict[str, tuple[Callable[[RecordingHost], Backend], int]] = {
 LIMITS = Limits(memory=16 << 20, frames=20_000, output=20_000)
 POLLS = 60
 """How often the interpreter may poll in one call; a program that runs longer is given up."""
+CALL_SECONDS = 10.0
+"""After so long a native call is stopped: far more than anything takes that ends in time on the interpreter."""
 MAX_DEPTH = 2
 """How deep externs may call the program."""
+LATE = ("trap", "timeout")
 GIVEN_UP = ("out_of_memory", "stack_overflow", "timeout", "output_limit")
 """Limits that executors measure differently: one may reach them where another does not. The calls after it are not comparable."""
 
@@ -63,6 +68,10 @@ class Report:
     output: str
     lent: tuple
     globals: tuple
+
+    @property
+    def is_late(self) -> bool:
+        return self.end == LATE
 
     @property
     def is_given_up(self) -> bool:
@@ -112,6 +121,8 @@ class RecordingHost:
     again: Callable[[], object] | None = None
     """Makes a call of the program that is running, from inside."""
     depth: int = 0
+    deadline: float = math.inf
+    """When the call that runs is stopped; native code polls only if it is asked to."""
     flag: InterruptFlag = field(default_factory=InterruptFlag)
 
     @property
@@ -121,6 +132,16 @@ class RecordingHost:
     def begin(self) -> None:
         self.output.clear()
         self.written = self.polls = self.depth = 0
+        self.deadline = time.monotonic() + CALL_SECONDS
+
+    def end(self) -> None:
+        self.deadline = math.inf
+
+    def stop_if_late(self) -> None:
+        """Let the running call end with a timeout at its next poll."""
+        if time.monotonic() > self.deadline:
+            self.polls = POLLS
+            self.flag.set()
 
     def write(self, text: str) -> None:
         self.written += len(text)
@@ -240,6 +261,14 @@ class Executors:
     def __init__(self, names: Sequence[str] = tuple(EXECUTORS)) -> None:
         self.names = tuple(names)
         self._engines: dict[Callable, tuple[Backend, RecordingHost]] = {}
+        self._is_over = threading.Event()
+        self._watchdog = threading.Thread(target=self._watch, daemon=True)
+        self._watchdog.start()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.2):
+            for _, host in list(self._engines.values()):
+                host.stop_if_late()
 
     def engine(self, name: str) -> tuple[Backend, RecordingHost, int]:
         make, level = EXECUTORS[name]
@@ -249,6 +278,8 @@ class Executors:
         return *self._engines[make], level
 
     def close(self) -> None:
+        self._is_over.set()
+        self._watchdog.join()
         for backend, host in self._engines.values():
             backend.close()
             host.flag.close()
@@ -264,7 +295,7 @@ class Executors:
         assert not isinstance(expected, str), expected
         differences: list[Difference] = []
         # What takes too long on the first would take for ever on others: they do not poll unless they are asked to.
-        counts = [sum(report.end != ("trap", "timeout") for report in reports) for reports in expected]
+        counts = [sum(not report.is_late for report in reports) for reports in expected]
         for executor in others:
             got = self._run(executor, unit, names, batch, counts)
             if isinstance(got, str):
@@ -272,7 +303,7 @@ class Executors:
                 continue
             for number, reports in enumerate(got):
                 at = next((i for i, (a, b) in enumerate(zip(expected[number], reports)) if a != b), len(reports))
-                if at < len(reports) and not (reports[at].is_given_up or expected[number][at].is_given_up):
+                if at < len(reports) and (reports[at].is_late or not (reports[at].is_given_up or expected[number][at].is_given_up)):
                     differences.append(Difference(number, at, executor, expected[number][at], reports[at]))
                 counts[number] = min(counts[number], at)
         return Comparison(sum(counts), tuple(differences))
@@ -333,6 +364,7 @@ class _Run:
         kept = pickle.dumps([ArrayValue(list(a.items)) if isinstance(a, Lent) else a for a in args])
         self.host.again = lambda: self.compiled.call(name, pickle.loads(kept), self.fuel)
         end = _end_of(lambda: self.compiled.call(name, values, self.fuel))
+        self.host.end()
         if lent and self.types:
             found = self.backend.read_globals(self.types, self.names)
             detach_lent(found.values())

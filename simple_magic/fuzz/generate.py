@@ -55,10 +55,10 @@ def make_program(chooser: Chooser, size: int = 10, prefix: str = "", has_globals
     return Program(module, declared.calls(calls))
 
 
-def make_batch(seed: int, functions: int = 200, calls: int = 16, models: Sequence[str] = tuple(MODELS)) -> Batch:
-    """Return the batch of a seed: programs until there are about this many functions."""
+def make_batch(seed: int, functions: int = 200, calls: int = 60, models: Sequence[str] = tuple(MODELS)) -> Batch:
+    """Return the batch of a seed: programs until there are about this many functions. The models take turns."""
     chooser = SeededChooser(seed)
-    model = models[chooser.below(len(models))]
+    model = models[seed % len(models)]
     fuel = (None, None, FUEL)[chooser.below(3)]
     has_globals = chooser.below(4) > 0
     is_scrambled = chooser.below(3) == 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..mir.analysis import operand_reads
 from ..mir.model import Const, EnumDef, FieldHop, Hop, IndexHop, Instruction, Operand, Place, StructDef, Variant, const, local
 from ..mir.ops import OPS
-from ..mir.types import BOOL, CHAR, I64, NUMBERS, TEXT, Array, Dict, FixedArray, Fn, Named, Option, Ptr, Tuple, Type
+from ..mir.types import BOOL, CHAR, F64, I32, I64, NUMBERS, TEXT, Array, Dict, FixedArray, Fn, Named, Option, Ptr, Tuple, Type, is_float
 from .declare import Declarations
 from .values import scalars_of
 
@@ -31,6 +31,8 @@ class OperandWriter:
         self.block: list[Instruction] | None = None
         self.labels = 0
         self.left = generator.size
+        self.noted: Place | None = None
+        """The local into which results are folded; most are not used otherwise."""
 
     # Writing
 
@@ -90,6 +92,18 @@ class OperandWriter:
         known = [n for n, other in self.types.items() if other == t and n not in self.constant]
         known += [p.name for p in self.declared.params if p.type == t and p.name not in self.constant]
         return self.g.pick(known) if known and self.g.rarely(3) else None
+
+    def note(self, value: Place, t: Type) -> None:
+        """Fold a number into the local for that, so that a wrong one is seen."""
+        if self.noted is None or t not in (*NUMBERS, BOOL, CHAR):
+            return
+        if is_float(t):
+            t = I64 if t == F64 else I32
+            value = self.emit("bitcast", value, t=t, annotate=True, is_constant=True)
+        if t != I64:
+            value = self.emit("cast", value, t=I64, annotate=True, is_constant=True)
+        self.add(Instruction("mul", (self.noted, const(I64, 31)), dest=self.noted.root))
+        self.add(Instruction("add", (self.noted, value), dest=self.noted.root))
 
     # Operands
 

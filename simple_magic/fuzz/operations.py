@@ -59,7 +59,9 @@ class OperationWriter(OperandWriter):
         assert all(t is not None for t in types), (row.name, bound)
         args = self.careful_operands(row, types)  # type: ignore[arg-type]
         message = g.pick(TEXTS_TRIED) if row.form.endswith("m") else None
-        self.emit(row.name, *args, t=result, annotate=row.custom is not None, message=message)
+        place = self.emit(row.name, *args, t=result, annotate=row.custom is not None, message=message)
+        if result is not None and g.below(2):
+            self.note(place, result)
         return True
 
     def careful_operands(self, row: Opcode, types: list[Type]) -> list[Operand]:

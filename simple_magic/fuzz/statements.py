@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..mir.model import Block, Function, Instruction, Operand, Place, const, local
-from ..mir.types import BOOL, CHAR, F64, I32, I64, INTEGERS, NEVER, NUMBERS, TEXT, UNIT, Array, Type, is_float, is_integer, is_signed
+from ..mir.types import BOOL, CHAR, I64, INTEGERS, NEVER, NUMBERS, TEXT, UNIT, Array, Type, is_integer, is_signed
 from .operations import OperationWriter
 from .values import TEXTS_TRIED, scalars_of
 
@@ -16,6 +16,8 @@ class FunctionWriter(OperationWriter):
 
     def function(self) -> Function:
         self.start("entry")
+        if self.g.below(4):
+            self.noted = self.emit("const", const(I64, 0), t=I64, is_constant=True)
         if self.g.rarely(8):
             self.any_order()
         else:
@@ -245,31 +247,18 @@ class FunctionWriter(OperationWriter):
             self.end("ret", self.operand(self.declared.result, nil=True))
 
     def show_locals(self) -> None:
-        """Let a few locals reach the outside: numbers fold into one that is printed, objects go to an extern. Most results are not used otherwise."""
+        """Let what was noted and a few locals reach the outside: numbers by the output or a global, objects by an extern."""
         g = self.g
         known = list(self.assigned)
         shown = list(dict.fromkeys(g.pick(known) for _ in range(10))) if known else []
-        folded = None
         for name in shown:
-            t = self.assigned[name]
-            if t not in (*NUMBERS, BOOL, CHAR):
-                continue
-            bits = local(name)
-            if is_float(t):
-                t = I64 if t == F64 else I32
-                bits = self.emit("bitcast", bits, t=t, annotate=True, is_constant=True)
-            if t != I64:
-                bits = self.emit("cast", bits, t=I64, annotate=True, is_constant=True)
-            if folded is not None:
-                folded = self.emit("mul", folded, const(I64, 31), t=I64, is_constant=True)
-                bits = self.emit("add", folded, bits, t=I64, is_constant=True)
-            folded = bits
-        if folded is not None:
+            self.note(local(name), self.assigned[name])
+        if self.noted is not None:
             kept = [d.name for d in g.names.globals.values() if d.type == I64]
             if kept and g.below(2):
-                self.emit("store_global", folded, name=kept[0])
+                self.emit("store_global", self.noted, name=kept[0])
             else:
-                self.emit("print", folded)
+                self.emit("print", self.noted)
         objects = [local(n) for n in shown if n in self.assigned and not g.holds_code(self.assigned[n]) and self.assigned[n] not in NUMBERS]
         if objects and g.below(3) == 0:
             self.emit("call", const(TEXT, "locals"), *objects, name="host_note")
