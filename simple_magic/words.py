@@ -7,10 +7,10 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from .execution.manager import MAX_TIMEOUT
+
 R = TypeVar("R")
 
-MAX_TIMEOUT = 10 * 365 * 24 * 3600.0
-"""Longer than any kernel lives; the system's timers overflow only far beyond."""
 _FLOAT_WORDS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 _OPENING, _CLOSING = "([{", ")]}"
 

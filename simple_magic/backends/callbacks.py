@@ -69,31 +69,33 @@ class Callbacks:
         self.enter(depth)
 
     def _poller(self) -> Generator[None, None, None]:
-        depth = None
+        depth, is_waiting = None, True
         while True:
             try:
                 while True:
-                    depth = None
+                    depth, is_waiting = None, True
                     yield
+                    is_waiting = False
                     depth = self.depth
                     self.depth = depth + 1
                     self.host.poll()
                     self.depth = depth
                     self._cells[ANSWER] = 1
-            except GeneratorExit:
-                return
             except BaseException as error:
+                if is_waiting and isinstance(error, GeneratorExit):
+                    return
                 self.depth = self.depth if depth is None else depth
                 self.pending = error, False
                 self._cells[ANSWER] = 1 + _status_of(error)
 
     def _server(self) -> Generator[None, None, None]:
-        is_foreign = False
+        is_foreign, is_waiting = False, True
         while True:
             try:
                 while True:
-                    is_foreign = False
+                    is_foreign, is_waiting = False, True
                     yield
+                    is_waiting = False
                     call, names = self.calls[self._cells[NUMBER]]
                     at, count = self._cells[BLOCK] >> 3, len(call.arg_types)
                     args = self.heap.decode_many(self.heap.words[at : at + count].tolist(), call.arg_types, names)
@@ -105,9 +107,9 @@ class Callbacks:
                     self.heap.words[at + count] = self.heap.encode(value, call.result, names)
                     args, value = [], None
                     self._cells[ANSWER] = 1
-            except GeneratorExit:
-                return
             except BaseException as error:
+                if is_waiting and isinstance(error, GeneratorExit):
+                    return
                 args, value = [], None
                 self.pending = error, is_foreign
                 self._cells[ANSWER] = 1 + _status_of(error)

@@ -10,6 +10,7 @@ done.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -123,27 +124,25 @@ class _PassBuilder:
 
 
 _pass_builder = cache(_PassBuilder)
-_optimising = threading.Lock()
 
 
 def _optimise(module: Any, pipeline: Pipeline) -> None:  # llvmlite has no types.
     if pipeline.passes == ():
         return
-    with _optimising:
-        builder = _pass_builder(pipeline.codegen, pipeline.vectorise).get()
-        if pipeline.passes is None:
-            manager = builder.getModulePassManager()
-        else:
-            manager = llvm.create_new_module_pass_manager()
-            for name in pipeline.passes:
-                PASSES[name](manager)
-        manager.run(module, builder)
-        # llvmlite derives its pass managers from two classes of which the first hides how the second frees them.
-        if type(manager)._dispose is llvm.ffi.ObjectRef._dispose:
-            NewPassManager._dispose(manager)
-            manager.detach()
-        else:
-            manager.close()
+    builder = _pass_builder(pipeline.codegen, pipeline.vectorise).get()
+    if pipeline.passes is None:
+        manager = builder.getModulePassManager()
+    else:
+        manager = llvm.create_new_module_pass_manager()
+        for name in pipeline.passes:
+            PASSES[name](manager)
+    manager.run(module, builder)
+    # llvmlite derives its pass managers from two classes of which the first hides how the second frees them.
+    if type(manager)._dispose is llvm.ffi.ObjectRef._dispose:
+        NewPassManager._dispose(manager)
+        manager.detach()
+    else:
+        manager.close()
 
 
 @dataclass(frozen=True)
@@ -165,6 +164,12 @@ class _Timer:
         now = time.perf_counter_ns()
         self.timings[stage] = now - self._start
         self._start = now
+
+
+_compiling = threading.RLock()
+"""Held while LLVM works: its pass builders are shared, and a fork must not copy a process whose LLVM is half way."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release)
 
 
 def _generate(text: str, pipeline: Pipeline, timer: _Timer, make: Callable[[Any, Any], T]) -> T:
@@ -213,11 +218,12 @@ def compile_text(text: str, pipeline: Pipeline, symbols: Iterable[str]) -> tuple
     """Return the code of an IR module and the nanoseconds of each stage. Raises: LoweringError, KeyboardInterrupt."""
 
     def work() -> tuple[Code, dict[str, int]]:
-        timer = _Timer()
-        object_code = _generate(text, pipeline, timer, lambda machine, module: machine.emit_object(module))
-        code = Code(object_code, symbols)
-        timer.done("link")
-        return code, timer.timings
+        with _compiling:
+            timer = _Timer()
+            object_code = _generate(text, pipeline, timer, lambda machine, module: machine.emit_object(module))
+            code = Code(object_code, symbols)
+            timer.done("link")
+            return code, timer.timings
 
     return run_in_worker(work, lambda made: made[0].close())
 
@@ -226,6 +232,7 @@ def view_text(text: str, pipeline: Pipeline) -> Views:
     """Return what becomes of an IR module. Raises: LoweringError, KeyboardInterrupt."""
 
     def work() -> Views:
-        return _generate(text, pipeline, _Timer(), lambda machine, module: Views(str(module), machine.emit_assembly(module)))
+        with _compiling:
+            return _generate(text, pipeline, _Timer(), lambda machine, module: Views(str(module), machine.emit_assembly(module)))
 
     return run_in_worker(work, lambda _views: None)

@@ -1,8 +1,12 @@
-"""Work in another thread, so that the thread which waits for it stays open to signals."""
+"""Work in another thread, so that the thread which waits for it stays open to signals.
+
+Built on `_thread`: `threading.Thread.start`, `Event` and `Condition` are Python code, and an exception of a signal handler in the middle of it leaves
+locks in a state that hangs their other users.
+"""
 
 from __future__ import annotations
 
-import threading
+import _thread
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,7 +15,7 @@ T = TypeVar("T")
 
 def run_in_worker(work: Callable[[], T], discard: Callable[[T], None]) -> T:
     """Return `work()`, done in another thread. If a signal handler raises here meanwhile, `discard` gets the result when there is one."""
-    done, lock = threading.Event(), threading.Lock()
+    done, lock = _thread.allocate_lock(), _thread.allocate_lock()
     results: list[T] = []
     errors: list[BaseException] = []
     abandoned = False
@@ -26,11 +30,12 @@ def run_in_worker(work: Callable[[], T], discard: Callable[[T], None]) -> T:
                 results.append(result)
                 if abandoned:
                     discard(results.pop())
-        done.set()
+        done.release()
 
-    threading.Thread(target=body, name="simple_magic compiler").start()
+    done.acquire()
+    _thread.start_new_thread(body, ())
     try:
-        done.wait()
+        done.acquire()
     except BaseException:
         with lock:
             abandoned = True

@@ -311,7 +311,8 @@ class _CallableType:
     structures: tuple[object, ...]
 
 
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
+"""Reentrant, since a signal handler may use a manager while the type is in the making; it then makes one for itself."""
 
 
 def _callable_type() -> _CallableType:

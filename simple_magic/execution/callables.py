@@ -56,8 +56,7 @@ class LiveFunction:
             raise
         made = self._callable() if self._callable else None
         if made is not None:
-            with self.manager.ownership.held():
-                self._retarget(made)
+            self.manager.ownership.hold(lambda _outermost: self._retarget(made))
         return value
 
     def _bind(self, args: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
@@ -131,7 +130,7 @@ def native_target(manager: LocalExecutionManager, compiled: CompiledUnit, name: 
         stack=manager.limits.stack,
         resets_heap=True,
         releases_gil=name in program.may_run_long,  # type: ignore[attr-defined]
-        writes=[p.type in compiled.written_arrays for p in manager.definition(name).params],
+        writes=[p.type in compiled.written_arrays[name] for p in manager.definition(name).params],
         keep=compiled,
     )
 

@@ -16,7 +16,7 @@ _default = "auto"
 
 def normalise_backend(name: str) -> str:
     """Return the short name of a back end ("llvm-jit" is "llvm"). Raises: ValueError naming the choices."""
-    short = name.strip().lower().removesuffix("-jit")
+    short = name.strip().lower().removesuffix("-jit") if isinstance(name, str) else ""
     if short not in BACKENDS:
         raise ValueError(f"unknown back end {name!r}; choose one of {', '.join(BACKENDS)}")
     return short

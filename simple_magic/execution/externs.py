@@ -160,6 +160,8 @@ def call_extern(manager: LocalExecutionManager, name: str, args: Sequence[object
 
 MAX_DEPTH = 8
 """How deep managers may create managers."""
+MAX_CHILDREN = 64
+"""How many managers the programs of one manager may have at a time: each holds memory and a file descriptor."""
 
 
 class Children:
@@ -176,9 +178,12 @@ def _create(manager: LocalExecutionManager, args: Sequence[object], _types: Sequ
     if manager.depth + 1 > MAX_DEPTH:
         children.last_error = f"execution managers nest at most {MAX_DEPTH} deep"
         return 0
+    if len(children.by_handle) >= MAX_CHILDREN:
+        children.last_error = f"there are {MAX_CHILDREN} execution managers already; free one with rt_exec_manager_cleanup"
+        return 0
     try:
         child = manager.child(str(args[0]))
-    except (SimpleError, ValueError) as error:
+    except (SimpleError, ValueError, OSError) as error:
         children.last_error = str(error)
         return 0
     handle = children.next_handle
@@ -275,7 +280,7 @@ def _list_functions(manager: LocalExecutionManager, args: Sequence[object], _typ
 def _cleanup(manager: LocalExecutionManager, args: Sequence[object], _types: Sequence[Type]) -> None:
     child = manager.children.by_handle.pop(args[0], None)  # type: ignore[call-overload]
     if child is not None:
-        child.cleanup()
+        child.close()
 
 
 def _set_opt_level(child: LocalExecutionManager, level: object) -> bool:

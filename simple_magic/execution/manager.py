@@ -15,9 +15,8 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from io import StringIO
@@ -31,10 +30,10 @@ from ..backends.interrupt import InterruptFlag
 from ..backends.isolated import ISOLATED
 from ..backends.values import copy_values, detach_lent, from_python, is_lent, to_python
 from ..backends.wrapper import CallState
-from ..mir.analysis import local_types
+from ..mir.analysis import call_graph, local_types
 from ..mir.diagnostics import Diagnostic, LoweringError, MirError, Origin, ParseError, SimpleError, Span, Trap
 from ..mir.jsonform import from_json
-from ..mir.model import Const, Function, Global, Module
+from ..mir.model import Const, Function, Global, Module, TypeDef
 from ..mir.ops import OPS
 from ..mir.places import can_hold_array
 from ..mir.resolve import Names, operand_type
@@ -49,10 +48,12 @@ from .limits import changed_limits
 from .output import Output
 from .ownership import Ownership
 from .results import CodeInfo, CopiedArrayWarning, ExecutionResult
-from .session import Definition, ResolvedUnit, Session
+from .session import Defined, Definition, ResolvedUnit, Session
 
 DEFAULT_SEMANTICS = "reference"
 OPT_LEVELS = (0, 1, 2, 3)
+MAX_TIMEOUT = 10 * 365 * 24 * 3600.0
+"""Seconds: longer than any kernel lives; the system's timers overflow only far beyond."""
 UNITS_KEPT = 8
 """How many compiled units are kept although a definition of theirs is no longer current."""
 
@@ -92,19 +93,17 @@ class RunOptions:
 
 @dataclass
 class CompiledUnit:
-    """A unit compiled for one set of options. `active` counts the calls that are inside it."""
+    """A unit compiled for one set of options."""
 
     program: Program
     unit: ResolvedUnit
     options: RunOptions
     timings: dict[str, int]
     items: Mapping[str, object]
-    written_arrays: frozenset[Type]
-    """The array types of which the unit writes elements: a read-only NumPy array of such a type is refused."""
+    written_arrays: Mapping[str, frozenset[Type]]
+    """By function, the array types of which it, or what it calls, writes elements: a read-only NumPy array of such a type is refused."""
     keeps_arrays: bool
     """Whether a global of the unit can hold an array, so that a lent one could outlive the call."""
-    active: int = 0
-    retired: bool = False
 
 
 @dataclass
@@ -168,7 +167,9 @@ class LocalExecutionManager:
         self._host = _Host(weakref.ref(self), self.limits, Output(self.limits.output), InterruptFlag())
         self._call_state: CallState | None = None
         self._engines: dict[str, Backend] = {}
-        self._units: OrderedDict[tuple[str, RunOptions], CompiledUnit] = OrderedDict()
+        self._units: dict[tuple[str, RunOptions, tuple[int, ...]], CompiledUnit] = {}
+        self._retired: list[CompiledUnit] = []
+        """Units that nobody will call again, but whose code may still be running."""
         self._slots: dict[str, int] = {}
         self._pending_globals: dict[str, object] = {}
         self._globals_in: str | None = None
@@ -243,27 +244,29 @@ class LocalExecutionManager:
 
     def globals(self) -> dict[str, object]:
         """Return the session's globals as Python objects."""
-        with self.ownership.held():
-            values = self._read_globals()
-            names = self.session.names()
-            return {name: to_python(values[name], t, names) for name, (_, t) in self._global_types().items() if name in values}
+        return self.ownership.hold(self._python_globals)
+
+    def _python_globals(self, _outermost: bool) -> dict[str, object]:
+        values, names = self._read_globals(), self.session.names()
+        return {name: to_python(values[name], t, names) for name, (_, t) in self._global_types().items() if name in values}
 
     # Settings
 
     def set_backend(self, backend: str) -> None:
         """Run on another back end from now on; definitions and globals stay. Raises: ValueError."""
-        with self.ownership.held() as outermost:
-            chosen, reason = choose_backend(backend)
+        chosen, reason = choose_backend(backend)
+
+        def switch(outermost: bool) -> None:
             if not outermost and chosen != self._backend:
                 raise SimpleError("the back end cannot be switched by a function that a running program called")
             self._backend, self.backend_reason = chosen, reason
             self._invalidate_callables()
 
+        self.ownership.hold(switch)
+
     def set_opt_level(self, level: int) -> None:
         """Set the default optimisation level 0..3. Raises: ValueError."""
-        if isinstance(level, bool) or level not in OPT_LEVELS:
-            raise ValueError(f"optimisation level {level!r} is not one of 0, 1, 2, 3")
-        self._opt_level = int(level)
+        self._opt_level = _known_level(level)
         self._invalidate_callables()
 
     def set_semantics(self, model: str) -> None:
@@ -278,7 +281,8 @@ class LocalExecutionManager:
 
     def set_limits(self, limits: Limits) -> None:
         """Set the limits from now on; definitions and globals stay. Another limit on memory means new heaps, so all code is compiled again."""
-        with self.ownership.held() as outermost:
+
+        def change(outermost: bool) -> None:
             if not outermost:
                 raise SimpleError("limits cannot be changed by a function that a running program called")
             if limits.memory != self.limits.memory:
@@ -288,6 +292,8 @@ class LocalExecutionManager:
             self._use_limits(limits)
             self._invalidate_callables()
 
+        self.ownership.hold(change)
+
     @contextmanager
     def limited(self, options: RunOptions | None = None, **changes: int | None) -> Iterator[None]:
         """Change limits for the calls in a `with` block: memory, stack, output, unit_instructions, frames; None changes nothing.
@@ -296,13 +302,17 @@ class LocalExecutionManager:
         lie in it. An isolated call can have any: it gets a new child process.
         """
         options = options or self.options()
-        with self.ownership.held() as outermost:
-            before, wanted = self.limits, changed_limits(self.limits, **changes)
+        before = self.limits
+
+        def change(outermost: bool) -> None:
+            wanted = changed_limits(before, **changes)
             if wanted.memory != before.memory and not (outermost and (options.isolated or options.backend == "interpreter")):
                 raise ValueError(f"the memory of the {options.backend} back end cannot change for one call, because its heap is reserved once and holds the "
                                  "globals; make the call isolated, or change the default (%config SimpleMagics.memory, set_limits)")  # fmt: skip
             self._use_limits(wanted)
+
         try:
+            self.ownership.hold(change)
             yield
         finally:
             self._use_limits(before)
@@ -332,39 +342,54 @@ class LocalExecutionManager:
             if sum(len(b.instructions) for f in module.functions for b in f.blocks) > self.limits.unit_instructions:
                 raise LoweringError([Diagnostic("E0604", f"{cell} holds more than {self.limits.unit_instructions} instructions",
                                                 help="split it into several cells")])  # fmt: skip
-            with self.ownership.held():
-                start = time.perf_counter_ns()
-                defined = self.session.define(module, cell, text)
-                timings["verify"] = time.perf_counter_ns() - start
-                self._adopt_globals(module, defined.reset_globals)
-                self._retire_units()
-                self._invalidate_callables()
+            defined = self.ownership.hold(lambda outermost: self._define(module, cell, text, timings, outermost))
             entry = "main" if "main" in defined.functions else next(iter(defined.functions), "")
             return CodeInfo(module.name or cell, entry, defined.functions, defined.warnings, defined.notes, timings)
 
+    def _define(self, module: Module, cell: str, text: str | None, timings: dict[str, int], outermost: bool) -> Defined:
+        start = time.perf_counter_ns()
+        if not outermost:
+            self._refuse_changes_in_use(module)
+        defined = self.session.define(module, cell, text)
+        timings["verify"] = time.perf_counter_ns() - start
+        self._adopt_globals(module, defined.reset_globals)
+        self._retire_units(outermost)
+        self._invalidate_callables()
+        return defined
+
+    def _refuse_changes_in_use(self, module: Module) -> None:
+        """While a program runs, its memory holds objects and globals of the types that it was compiled with. Raises: MirError."""
+        for item in (*module.types, *module.globals):
+            known = self.session.definitions.get(item.name)
+            if known is not None and not _same_layout(known.item, item):
+                raise _in_use(item.name, item.span)
+
     def remove(self, name: str) -> None:
-        """Forget a function, type, global or extern. Raises: MirError for an unknown name."""
-        with self.ownership.held():
+        """Forget a function, type, global or extern. Raises: MirError for an unknown name, or one that a running program may use."""
+
+        def forget(outermost: bool) -> None:
             if name not in self.session.definitions:
                 raise self._unknown(name, "nothing is named")
+            if not outermost and not isinstance(self.session.definitions[name].item, Function):
+                raise _in_use(name, None)
             self._read_into_pending()
             self.session.remove(name)
             self._pending_globals.pop(name, None)
             self._slots.pop(name, None)
-            self._retire_units()
+            self._retire_units(outermost)
             self._invalidate_callables()
+
+        self.ownership.hold(forget)
 
     def options(self, *, backend: str | None = None, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None,
                 isolated: bool | None = None) -> RunOptions:  # fmt: skip
         """Return the options of a run: what is given, else the manager's defaults. Raises: ValueError."""
         chosen = self._backend if backend is None else choose_backend(backend)[0]
-        level = self._opt_level if opt_level is None else opt_level
-        if level not in OPT_LEVELS:
-            raise ValueError(f"optimisation level {level!r} is not one of 0, 1, 2, 3")
-        if fuel is not None and not 0 <= fuel < 2**63:
-            raise ValueError(f"fuel must be between 0 and 2**63 - 1, got {fuel}")
+        level = self._opt_level if opt_level is None else _known_level(opt_level)
+        if fuel is not None and (type(fuel) is not int or not 0 <= fuel < 2**63):
+            raise ValueError(f"fuel is a number of instructions between 0 and 2**63 - 1, got {fuel!r}")
         model = self._semantics if semantics is None else _known_model(semantics)
-        return RunOptions(chosen, model, int(level), fuel is not None, self.isolated if isolated is None else bool(isolated))
+        return RunOptions(chosen, model, level, fuel is not None, self.isolated if isolated is None else bool(isolated))
 
     def compiled(self, name: str, options: RunOptions | None = None) -> CompiledUnit:
         """Return the compiled unit that holds a function. Raises: MirError."""
@@ -372,13 +397,11 @@ class LocalExecutionManager:
         choose_backend(options.backend)
         self._find(name)
         resolved = self.session.unit_of(name)
-        key = (resolved.key, options)
+        # Code knows the slots of its globals, and a global that was removed may have come back in another.
+        key = (resolved.key, options, tuple(self._slots[g.name] for g in resolved.module.globals))
         found = self._units.get(key)
         if found is None:
-            found = self._compile_unit(resolved, options)
-            self._units[key] = found
-            self._retire_units()
-        self._units.move_to_end(key)
+            found = self._units[key] = self._compile_unit(resolved, options)
         return found
 
     def transformed(self, name: str, options: RunOptions | None = None) -> Module:
@@ -429,58 +452,83 @@ class LocalExecutionManager:
 
     def execute_captured(self, name: str, /, *args: object, semantics: str | None = None, opt_level: int | None = None, fuel: int | None = None,
                          timeout: float | None = None, backend: str | None = None, isolated: bool | None = None) -> ExecutionResult:  # fmt: skip
-        """Like `execute`, but return an ExecutionResult: a trap and the output are part of it instead of being raised and shown."""
+        """Like `execute`, but return an ExecutionResult: a trap and the output are part of it instead of being raised and shown.
+
+        The output is what the program prints. What host functions print goes where Python prints: that place belongs to the whole process.
+        """
         options = self.options(backend=backend, semantics=semantics, opt_level=opt_level, fuel=fuel, isolated=isolated)
-        out, err, value, trap = StringIO(), StringIO(), None, None
+        out, value, trap = StringIO(), None, None
         timings: dict[str, int] = {}
-        with self._reporting(), redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
+        with self._reporting():
             try:
-                value, timings = self._run(name, args, options, fuel, timeout)
+                value, timings = self._run(name, args, options, fuel, timeout, out)
             except Trap as error:
                 self.last_error = str(error)
                 trap = error
-        return ExecutionResult(value, out.getvalue(), err.getvalue(), trap, options.engine_name, timings)
+        return ExecutionResult(value, out.getvalue(), "", trap, options.engine_name, timings)
 
-    def _run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None, timeout: float | None) -> tuple[object, dict[str, int]]:
+    def _run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None, timeout: float | None,
+             sink: StringIO | None = None) -> tuple[object, dict[str, int]]:  # fmt: skip
         function = self._find(name)
         _refuse_code_pointers(function)
+        if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout <= MAX_TIMEOUT):
+            raise ValueError(f"a timeout is a number of seconds above 0, such as 2.5; got {timeout!r}")
         if len(args) != len(function.params):
             expected = ", ".join(f"{p.name}: {format_type(p.type)}" for p in function.params)
             raise TypeError(f"{name}({expected}) takes {len(function.params)} argument{'s' * (len(function.params) != 1)}, got {len(args)}")
-        with self.ownership.held() as outermost:
-            if not outermost and self._globals_in not in (None, options.engine):
-                raise SimpleError("a function that a running program called must use the same back end as the program, isolated like it or not")
-            compiled = self.compiled(name, options)
-            names = self.session.names()
-            shared: dict = {}  # An object given twice arrives as one object.
-            values = [self._argument(function, index, arg, names, compiled.written_arrays, shared) for index, arg in enumerate(args)]
-            self._move_globals(options.engine)
-            if outermost:
-                self._host.output.begin()
-            lends = any(is_lent(value) for value in values)
-            with self._watched(compiled, timeout, outermost), self._marked(options):
-                start = time.perf_counter_ns()
-                try:
-                    result = compiled.program.call(name, values, fuel)
-                except Trap as trap:
-                    self.locate(trap)
-                    raise
-                finally:
-                    elapsed = time.perf_counter_ns() - start
-                    if lends and compiled.keeps_arrays:
-                        warn(f"{name} may keep a NumPy array beyond the call: its globals now hold a copy", CopiedArrayWarning, stacklevel=4)
-                        self._detach(options.engine)
-            answer = to_python(result, function.result, names)
-            return answer, {**compiled.timings, "call": elapsed}
+        return self.ownership.hold(lambda outermost: self._run_held(function, args, options, fuel, timeout, sink, outermost))
 
-    @contextmanager
-    def _marked(self, options: RunOptions) -> Iterator[None]:
-        """Let the calls inside this one be isolated like it."""
-        previous, self._running = self._running, options
+    def _run_held(self, function: Function, args: Sequence[object], options: RunOptions, fuel: int | None, timeout: float | None,
+                  sink: StringIO | None, outermost: bool) -> tuple[object, dict[str, int]]:  # fmt: skip
+        host, name = self._host, function.name
+        if outermost:
+            # An interrupt may have kept an earlier call from putting these back.
+            host.deadline_ns = self._running = host.output.sink = None
+            self._retire_units(outermost)
+        elif self._globals_in not in (None, options.engine):
+            raise SimpleError("a function that a running program called must use the same back end as the program, isolated like it or not")
+        compiled = self.compiled(name, options)
+        names = self.session.names()
+        shared: dict = {}  # An object given twice arrives as one object.
+        writes = compiled.written_arrays[name]
+        values = [self._argument(function, index, arg, names, writes, shared) for index, arg in enumerate(args)]
+        self._move_globals(options.engine)
+        if outermost:
+            host.output.begin()
+        lends = any(is_lent(value) for value in values)
+        previous, running, outer_sink, timer = host.deadline_ns, self._running, host.output.sink, None
+        start = time.perf_counter_ns()
         try:
-            yield
+            self._running = options
+            if sink is not None:
+                host.output.flush()
+                host.output.sink = sink
+            if timeout is not None:
+                deadline = time.monotonic_ns() + int(timeout * 1e9)
+                host.deadline_ns = deadline if previous is None else min(previous, deadline)
+                timer = threading.Timer(timeout, host.flag.set)
+                timer.daemon = True
+                timer.start()
+            with host.flag.watching():
+                start = time.perf_counter_ns()
+                result = compiled.program.call(name, values, fuel)
+        except Trap as trap:
+            self.locate(trap)
+            raise
         finally:
-            self._running = previous
+            elapsed = time.perf_counter_ns() - start
+            self._running, host.deadline_ns = running, previous
+            if timer is not None:
+                timer.cancel()
+            if previous is not None and time.monotonic_ns() >= previous:
+                host.flag.set()  # this call has answered the request that was meant for the one around it
+            if outermost or sink is not None:
+                host.output.flush()
+            host.output.sink = outer_sink
+            if lends and compiled.keeps_arrays:
+                warn(f"{name} may keep a NumPy array beyond the call: its globals now hold a copy", CopiedArrayWarning, stacklevel=6)
+                self._detach(options.engine)
+        return to_python(result, function.result, names), {**compiled.timings, "call": elapsed}
 
     def _argument(self, function: Function, index: int, value: object, names: Names, writes: frozenset[Type], shared: dict) -> object:
         param = function.params[index]
@@ -488,30 +536,6 @@ class LocalExecutionManager:
             return from_python(value, param.type, names, writes=param.type in writes, shared=shared)
         except (TypeError, OverflowError, ValueError) as error:
             raise type(error)(f"{function.name}, argument {param.name}: {error}") from None
-
-    @contextmanager
-    def _watched(self, compiled: CompiledUnit, timeout: float | None, outermost: bool) -> Iterator[None]:
-        """Make interrupts and the timeout reach the program; flush output and free retired code afterwards."""
-        host, timer, previous = self._host, None, self._host.deadline_ns
-        if timeout is not None:
-            deadline = time.monotonic_ns() + int(timeout * 1e9)
-            host.deadline_ns = deadline if previous is None else min(previous, deadline)
-            timer = threading.Timer(timeout, host.flag.set)
-            timer.daemon = True
-            timer.start()
-        compiled.active += 1
-        try:
-            with host.flag.watching():
-                yield
-        finally:
-            compiled.active -= 1
-            if timer is not None:
-                timer.cancel()
-            host.deadline_ns = previous
-            if outermost:
-                host.output.flush()
-            if compiled.retired and not compiled.active:
-                compiled.program.close()
 
     def function(self, name: str) -> Callable[..., object]:
         """Return a live callable: it always runs the current definition on the manager's current back end. Raises: MirError for an unknown name."""
@@ -560,12 +584,15 @@ class LocalExecutionManager:
     def fork(self, backend: str) -> LocalExecutionManager:
         """Return a new manager with the same definitions and its own copy of the globals: what comparisons run on."""
         other = LocalExecutionManager(backend, opt_level=self._opt_level, semantics=self._semantics, limits=self.limits, depth=self.depth, isolated=self.isolated)
-        with self.ownership.held():
+
+        def copy(_outermost: bool) -> None:
             other.session.definitions = dict(self.session.definitions)
             other.session.sources = dict(self.session.sources)
             other.session.version = self.session.version
             other._slots = dict(self._slots)
             other._pending_globals = copy_values(self._read_globals())
+
+        self.ownership.hold(copy)
         return other
 
     def child(self, backend: str) -> LocalExecutionManager:
@@ -588,13 +615,13 @@ class LocalExecutionManager:
         return self._find(name)
 
     def _find(self, name: str) -> Function:
-        function = self.session.function(name)
+        function = self.session.function(name) if isinstance(name, str) else None
         if function is None:
             raise self._unknown(name, "no function is named")
         return function
 
     def _unknown(self, name: str, what: str) -> MirError:
-        near = get_close_matches(name, self.session.definitions, 1)
+        near = get_close_matches(str(name), self.session.definitions, 1)
         return MirError([Diagnostic("E0602", f"{what} `{name}`", help=f"did you mean `{near[0]}`?" if near else "%simple ls lists what is defined")])
 
     def locate(self, trap: Trap) -> None:
@@ -621,15 +648,13 @@ class LocalExecutionManager:
             engine = self._engines[backend] = make_engine(backend, self._host)
         return engine
 
-    def _retire_units(self) -> None:
-        """Close compiled units whose definitions are no longer current, but for the last few."""
+    def _retire_units(self, outermost: bool) -> None:
+        """Forget compiled units whose definitions are no longer current, but for the last few; free them when none of their code can be running."""
         current = self.session.definitions
-        stale = [key for key, unit in self._units.items() if any(_item(current, n) is not item for n, item in unit.items.items())]
-        for key in stale[: max(0, len(stale) - UNITS_KEPT)]:
-            unit = self._units.pop(key)
-            unit.retired = True
-            if not unit.active:
-                unit.program.close()
+        stale = [key for key, unit in list(self._units.items()) if any(_item(current, n) is not item for n, item in unit.items.items())]
+        self._retired += filter(None, [self._units.pop(key, None) for key in stale[: max(0, len(stale) - UNITS_KEPT)]])
+        while outermost and self._retired:
+            self._retired.pop().program.close()
 
     def _invalidate_callables(self) -> None:
         for live in list(getattr(self, "_callables", ())):
@@ -641,22 +666,25 @@ class LocalExecutionManager:
 
     def cleanup(self) -> None:
         """Free all code and memory and forget every definition; the manager can be used again from the start."""
-        with self.ownership.held() as outermost:
-            if not outermost:
-                raise SimpleError("a manager cannot be cleaned up by a function that its program called")
-            self._invalidate_callables()
-            for child in self.children.by_handle.values():
-                child.cleanup()
-            self.children = externs.Children()
-            self._end_engines()
-            self.session = Session()
-            self._slots, self._pending_globals, self._globals_in = {}, {}, None
-            self.last_error = ""
+        self.ownership.hold(self._clean_up)
+
+    def _clean_up(self, outermost: bool) -> None:
+        if not outermost:
+            raise SimpleError("a manager cannot be cleaned up by a function that its program called")
+        self._invalidate_callables()
+        for child in self.children.by_handle.values():
+            child.close()
+        self.children = externs.Children()
+        self._end_engines()
+        self.session = Session()
+        self._slots, self._pending_globals, self._globals_in = {}, {}, None
+        self.last_error = ""
 
     def _end_engines(self) -> None:
-        for unit in self._units.values():
+        for unit in (*self._units.values(), *self._retired):
             unit.program.close()
         self._units.clear()
+        self._retired.clear()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
@@ -683,14 +711,32 @@ def _item(definitions: Mapping[str, Definition], name: str) -> object:
     return definition.item if definition else None
 
 
+def _same_layout(known: object, item: TypeDef | Global) -> bool:
+    """Return whether memory that was made for one definition serves the other."""
+    if isinstance(item, Global):
+        return isinstance(known, Global) and known.type == item.type
+    return known == item
+
+
+def _in_use(name: str, span: Span | None) -> MirError:
+    return MirError([Diagnostic("E0613", f"`{name}` cannot be changed now: a program is running, and it may use it", span,
+                                help="define it before the call, or give the new one another name")])  # fmt: skip
+
+
 def _place(span: Span | None) -> str:
     if span is None:
         return ""
     return f"{span.source}:{span.line}" if span.source else f"line {span.line}"
 
 
+def _known_level(level: object) -> int:
+    if type(level) is not int or level not in OPT_LEVELS:
+        raise ValueError(f"optimisation level {level!r} is not one of 0, 1, 2, 3")
+    return level
+
+
 def _known_model(model: str) -> str:
-    if model not in MODELS:
+    if not isinstance(model, str) or model not in MODELS:
         raise ValueError(f"unknown semantics model {model!r}; choose one of {', '.join(MODELS)}")
     return model
 
@@ -725,13 +771,23 @@ ARRAY_WRITERS = tuple(name for name, row in OPS.items() if row.form.startswith("
 """The operations that write elements of an array or dict."""
 
 
-def written_array_types(module: Module) -> frozenset[Type]:
-    """Return the array types of whose elements some instruction of the module writes one; by type, so never too few."""
-    names, found = Names.of(module), set()
+def written_array_types(module: Module) -> dict[str, frozenset[Type]]:
+    """Return, for each function, the types of arrays into which it, or a function that it can reach, writes; by type, so never too few."""
+    names = Names.of(module)
+    found: dict[str, set[Type]] = {}
     for function in module.functions:
         types = local_types(function)
-        for block in function.blocks:
-            for instruction in block.instructions:
-                if instruction.op in ARRAY_WRITERS:
-                    found.add(operand_type(instruction.args[0], types, names))
-    return frozenset(found)
+        found[function.name] = {operand_type(ins.args[0], types, names) for block in function.blocks for ins in block.instructions if ins.op in ARRAY_WRITERS}
+    graph = call_graph(module)
+    callers: dict[str, list[str]] = {}
+    for name, reached in graph.items():
+        for callee in reached:
+            callers.setdefault(callee, []).append(name)
+    todo = [name for name, written in found.items() if written]
+    while todo:
+        name = todo.pop()
+        for caller in callers.get(name, ()):
+            if not found[name] <= found[caller]:
+                found[caller] |= found[name]
+                todo.append(caller)
+    return {name: frozenset(written) for name, written in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TextIO
 
 from ..mir.diagnostics import Trap
 
@@ -12,6 +13,8 @@ class Output:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.sink: TextIO | None = None
+        """Where text goes instead of `sys.stdout`."""
         self._parts: list[str] = []
         self._used = 0
 
@@ -27,8 +30,9 @@ class Output:
         self._parts.append(text)
 
     def flush(self) -> None:
-        """Hand everything to `sys.stdout`; lone surrogates cannot occur in text."""
+        """Hand everything to `sys.stdout`, or to `sink`; lone surrogates cannot occur in text."""
         if self._parts:
             text, self._parts = "".join(self._parts), []
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            stream = self.sink or sys.stdout
+            stream.write(text)
+            stream.flush()

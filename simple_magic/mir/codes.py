@@ -52,6 +52,19 @@ def _json(more: str = "") -> str:
     return f'{{"version": 1, "functions": []{", " + more if more else ""}}}'
 
 
+IN_USE = '''\
+from simple_magic import LocalExecutionManager, extern
+
+em = LocalExecutionManager("interpreter")
+
+@extern("fn explained_change()")
+def change():
+    em.compile("global {}: f64")
+
+em.compile("global g: i64\\nextern fn explained_change()\\nfn f():\\nentry:\\n  call explained_change()\\n  ret")
+em.execute("f")
+'''
+
 CODES: dict[str, CodeInfo] = {
     # Reading text
     "E0001": CodeInfo(
@@ -294,6 +307,11 @@ CODES: dict[str, CodeInfo] = {
         'from simple_magic import LocalExecutionManager, extern\n\nextern("fn explained(x: f64) -> f64")(abs)\nLocalExecutionManager("interpreter").compile("extern fn explained(x: i64) -> i64")\n',
         'from simple_magic import LocalExecutionManager, extern\n\nextern("fn explained(x: f64) -> f64")(abs)\nLocalExecutionManager("interpreter").compile("extern fn explained(x: f64) -> f64")\n',
         "python"),
+    "E0613": CodeInfo(
+        "change of something in use",
+        "A function that a running program called (an extern, a signal handler) wants to change or remove a type, a global or an extern. The memory of the "
+        "running program holds objects of the old form, so this has to wait until its call is over. Functions may be redefined at any time.",
+        IN_USE.format("g"), IN_USE.format("h"), "python"),
     # Warnings
     "W0301": CodeInfo("block never reached", "No path from the entry leads to the block. Often a terminator names the wrong label.",
                       "fn f():\nentry:\n  ret\nlost:\n  ret\n", "fn f():\nentry:\n  goto lost\nlost:\n  ret\n"),
