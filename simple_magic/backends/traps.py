@@ -129,7 +129,7 @@ def build_trap(status: int, read_word: Callable[[int], int], sites: SiteTable) -
     """
     kind = kind_of_status(status)
     number = read_word(TRAP_SITE)
-    message = sites[number].message if 0 <= number < len(sites) else None
+    site = sites[number] if 0 <= number < len(sites) else None
     payload = None
     a, b = read_word(TRAP_A), read_word(TRAP_B)
     if kind == "uncaught_throw":
@@ -139,4 +139,8 @@ def build_trap(status: int, read_word: Callable[[int], int], sites: SiteTable) -
     last = range(max(FRAMES_KEPT, count - FRAMES_KEPT), count)
     slots = [*first, *(FRAMES_KEPT + index % FRAMES_KEPT for index in last)]
     frames = tuple(sites.origin(read_word(FRAMES + WORD * slot)) for slot in slots)
-    return Trap(kind, trap_message(kind, a, b, message), sites.origin(number), frames, count - len(slots), payload)  # type: ignore[arg-type]
+    origin = site and site.origin
+    if frames and site is not None and site.kind == "stack_overflow":
+        # The callee checks the stack, but it is the call that went too deep.
+        origin, *frames = frames  # type: ignore[assignment]
+    return Trap(kind, trap_message(kind, a, b, site and site.message), origin, tuple(frames), count - len(slots), payload)  # type: ignore[arg-type]
