@@ -454,7 +454,7 @@ class LocalExecutionManager:
             names = self.session.names()
             shared: dict = {}  # An object given twice arrives as one object.
             values = [self._argument(function, index, arg, names, compiled.written_arrays, shared) for index, arg in enumerate(args)]
-            self._move_globals(options.engine)
+            self._move_globals(options.engine, outermost)
             if outermost:
                 self._host.output.begin()
             lends = any(is_lent(value) for value in values)
@@ -546,10 +546,14 @@ class LocalExecutionManager:
     def _read_into_pending(self) -> None:
         self._pending_globals = self._read_globals()
 
-    def _move_globals(self, backend: str) -> None:
+    def _move_globals(self, backend: str, outermost: bool = True) -> None:
+        """Bring the globals to a back end. While a program runs they are there, all but the new ones, and may share objects with its locals."""
         if self._globals_in == backend and not self._pending_globals:
             return
-        self._engine(backend).write_globals(self._read_globals(), self._global_types(), self.session.names())
+        types = self._global_types()
+        is_running = not outermost and self._globals_in == backend
+        values = {n: v for n, v in self._pending_globals.items() if n in types} if is_running else self._read_globals()
+        self._engine(backend).write_globals(values, types, self.session.names())
         self._globals_in, self._pending_globals = backend, {}
 
     def _detach(self, backend: str) -> None:
