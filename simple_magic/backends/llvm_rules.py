@@ -14,7 +14,7 @@ from ..mir.analysis import reverse_postorder, writes
 from ..mir.model import Function, Instruction, Module, Operand, encode_bits
 from ..mir.types import BOOL, F64, FLOATS, Fn, Type, bit_width, is_float, is_signed
 from ..passes.lower_calls import THUNK
-from ..runtime.layout import FRAME_COUNT, NO_SITE, STACK_LIMIT, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD
+from ..runtime.layout import FRAME_COUNT, NO_SITE, STACK_LIMIT, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD, site_of_caller
 from .llvm_emit import (
     ATTRIBUTES, LIKELY, LLVM_TYPES, METADATA, TBAA, UNLIKELY, Callee, FunctionEmitter, Surroundings, UnitEmitter, function_at, literal, result_type, zero_of,
 )  # fmt: skip
@@ -334,7 +334,7 @@ def stack_check(f: FunctionEmitter, ins: Instruction) -> None:
     fits = f.define(f"icmp uge i64 {low}, {f.load_control(STACK_LIMIT)}")
     f.line(f"br i1 {fits}, label %{good}, label %{bad}{LIKELY}")
     f.start(bad)
-    f.note_site(f.site(ins, "stack_overflow"))
+    f.note_site(site_of_caller(f.site(ins, "stack_overflow")))
     f.return_status(status_of_kind("stack_overflow"))
     f.start(good)
 

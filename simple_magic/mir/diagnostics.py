@@ -159,7 +159,7 @@ class Trap(SimpleError):
             lines.append(f"  --> {self.origin}")
         spans = self.frame_spans or (None,) * len(self.frames)
         for index, (frame, span) in enumerate(zip(self.frames, spans)):
-            if self.frames_omitted and index == len(self.frames) // 2:
+            if self.frames_omitted and index == 32:
                 lines.append(f"   ... {self.frames_omitted} calls omitted ...")
             place = f"{span.source}:{span.line}" if span and span.source else f"line {span.line}" if span else str(frame)
             lines.append(f"   called from {frame.function} ({place})")
