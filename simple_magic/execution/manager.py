@@ -36,10 +36,10 @@ from ..mir.diagnostics import Diagnostic, LoweringError, MirError, Origin, Parse
 from ..mir.jsonform import from_json
 from ..mir.model import Const, Function, Global, Module
 from ..mir.ops import OPS
-from ..mir.places import can_hold_array
+from ..mir.places import can_hold_array, can_hold_code
 from ..mir.resolve import Names, operand_type
 from ..mir.text import parse_text
-from ..mir.types import Fn, Ptr, Type, format_type, walk
+from ..mir.types import Type, format_type
 from ..passes.fuel import add_fuel
 from ..passes.semantics import MODELS, apply_semantics
 from . import externs
@@ -443,7 +443,6 @@ class LocalExecutionManager:
 
     def _run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None, timeout: float | None) -> tuple[object, dict[str, int]]:
         function = self._find(name)
-        _refuse_code_pointers(function)
         if len(args) != len(function.params):
             expected = ", ".join(f"{p.name}: {format_type(p.type)}" for p in function.params)
             raise TypeError(f"{name}({expected}) takes {len(function.params)} argument{'s' * (len(function.params) != 1)}, got {len(args)}")
@@ -452,6 +451,7 @@ class LocalExecutionManager:
                 raise SimpleError("a function that a running program called must use the same back end as the program, isolated like it or not")
             compiled = self.compiled(name, options)
             names = self.session.names()
+            _refuse_code_pointers(function, names)
             shared: dict = {}  # An object given twice arrives as one object.
             values = [self._argument(function, index, arg, names, compiled.written_arrays, shared) for index, arg in enumerate(args)]
             self._move_globals(options.engine, outermost)
@@ -712,9 +712,9 @@ def _read(source: str | Mapping | Module, cell: str) -> tuple[Module, str | None
     raise TypeError(f"expected MIR text, JSON (text or dict) or a Module, got {type(source).__name__}")
 
 
-def _refuse_code_pointers(function: Function) -> None:
+def _refuse_code_pointers(function: Function, names: Names) -> None:
     for t in (*(p.type for p in function.params), function.result):
-        if any(isinstance(inner, (Fn, Ptr)) for inner in walk(t)):
+        if can_hold_code(t, names):
             raise MirError([Diagnostic("E0603", f"`{function.name}` cannot be called from Python: {format_type(t)} does not outlive a call",
                                        function.span, help="write a function around it that takes and gives other types")])  # fmt: skip
 
