@@ -292,7 +292,7 @@ def test_recursion_ends_in_a_trap_in_any_thread(size):
         thread.start()
         threading.stack_size(before)
         thread.join()
-    assert ends == [("stack_overflow", 3), ("stack_overflow", 3), 500]
+    assert ends == [("stack_overflow", 7), ("stack_overflow", 7), 500]
 
 
 def test_the_engines_own_check_stands_behind_ours(monkeypatch):

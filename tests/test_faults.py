@@ -272,9 +272,8 @@ def test_an_extern_calls_the_manager_again(kernel):
     assert kernel.run(f"%%simple_jit peek\n{NESTED}", shallow="nested(10)").expressions == {"shallow": "10"}
 
 
-@pytest.mark.parametrize("call", ["nested(1000000)", "in_small_thread(lambda: nested(1000000))"])
+@pytest.mark.parametrize("call", ["nested(10**6)", "in_small_thread(lambda: nested(10**6))"])
 def test_endless_recursion_through_an_extern(kernel, call):
+    """Python's limit comes first. (The error is not shown: IPython takes half a minute to print hundreds of Python frames.)"""
     assert kernel.run(f"%%simple_jit peek\n{NESTED}").error is None
-    outcome = kernel.run(call)
-    assert outcome.error is not None
-    assert outcome.error[0] == "RecursionError" or trap_of(outcome)[0] == "stack_overflow"
+    assert kernel.run(f"try:\n    {call}\nexcept RecursionError:\n    print('too deep')").stdout == "too deep\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,11 +15,12 @@ from simple_magic.backends import heap
 from simple_magic.backends.numbers import parse_int_text
 from simple_magic.backends.traps import SiteTable, build_trap, status_of_kind
 from simple_magic.mir.diagnostics import Origin
+from simple_magic.mir.model import Module
 from simple_magic.mir.ops import CORE
 from simple_magic.mir.text import format_text, parse_text
 from simple_magic.mir.types import I64
 from simple_magic.passes.lower_builder import CONTROL, ELEMENT, HEADER, SLOT
-from simple_magic.passes.polls import add_polls
+from simple_magic.passes.polls import check_stacks, poll_loops
 from simple_magic.runtime import layout
 from simple_magic.runtime.layout import (
     ARRAY_SIZE, BORROWED, BOX_VALUE, CAPACITY, DATA, DICT_CAPACITY, DICT_COUNT, DICT_ENTRIES, ENTRY_HASH, ENTRY_KEY, ENTRY_SIZE, FRAME_COUNT,
@@ -43,9 +45,13 @@ PARAMETERS = {
 """What lowering and native back ends call: functions of i64 to i64."""
 
 
+def with_polls(module: Module) -> Module:
+    return check_stacks(replace(module, functions=tuple(poll_loops(f) for f in module.functions)))
+
+
 @cache
 def code(polls: bool = False) -> Code:
-    return Code(add_polls(runtime_module()) if polls else runtime_module())
+    return Code(with_polls(runtime_module()) if polls else runtime_module())
 
 
 def machine(size: int = 1 << 17) -> Machine:

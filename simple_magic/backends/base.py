@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Return the values of the globals, given (slot, type) by name; objects that are shared stay shared. `names` holds the session's types."""
 
     def write_globals(self, values: Mapping[str, object], types: Mapping[str, tuple[int, Type]], names: Names) -> None:
-        """Replace the whole store of globals; called only between outermost calls."""
+        """Replace the store of globals. Those without a value keep theirs, and their objects stay the ones that a running program may hold too."""
 
     def close(self) -> None:
         """Free memory and code."""

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -96,9 +96,10 @@ class ReadGlobals(NamedTuple):
 
 
 class WriteGlobals(NamedTuple):
-    """During a call: replace the globals."""
+    """During a call: replace the globals. `store` holds values for those in `given`; the others keep theirs."""
 
     store: Store
+    given: Sequence[str]
 
 
 class Answer(NamedTuple):

@@ -13,7 +13,7 @@ from ..mir.diagnostics import printable
 from ..mir.model import Const, Function, Instruction, Module, encode_bits
 from ..mir.types import BOOL, CHAR, F32, F64, FLOATS, I8, I16, I32, I64, U8, U16, U32, U64, Fn, Type, bit_width, is_float, is_signed
 from ..passes.lower_calls import THUNK
-from ..runtime.layout import FLAG, MOST_POLL_SAVED, NO_SITE, POLL_SAVED, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD
+from ..runtime.layout import FLAG, MOST_POLL_SAVED, NO_SITE, POLL_SAVED, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD, site_of_caller
 from . import wasm
 from .cranelift_emit import Callee, FunctionEmitter, UnitEmitter, wasm_type
 from .native import PUSH_FRAME, THROWN, is_helper, runtime_callees
@@ -430,7 +430,7 @@ def poll(f: FunctionEmitter, ins: Instruction) -> None:
 
 
 def stack_check(f: FunctionEmitter, ins: Instruction) -> None:
-    f.take_stack(f.site(ins, "stack_overflow"), int(ins.attribute("frame", 0)))  # type: ignore[call-overload]
+    f.take_stack(site_of_caller(f.site(ins, "stack_overflow")), int(ins.attribute("frame", 0)))  # type: ignore[call-overload]
 
 
 cranelift_rules: dict[str, Rule] = {

@@ -1133,7 +1133,9 @@ class Interpreter:
         return {name: self.globals[name] for name in types if name in self.globals}
 
     def write_globals(self, values: Mapping[str, object], types: Mapping[str, tuple[int, Type]], names: Names) -> None:
+        kept = {name: self.globals[name] for name in types if name not in values}
         self.globals.clear()
+        self.globals.update(kept)
         self.globals.update(values)
 
     def close(self) -> None:

@@ -335,8 +335,8 @@ class IsolatedBackend:
 
     # Globals
 
-    def _store(self) -> Store:
-        return Store(pack([self._values[name] for name in self._types]), dict(self._types), Names(types=dict(self._names.types)))
+    def _store(self, given: Sequence[str] | None = None) -> Store:
+        return Store(pack([self._values[name] for name in (self._types if given is None else given)]), dict(self._types), Names(types=dict(self._names.types)))
 
     def read_globals(self, types: Mapping[str, tuple[int, Type]], names: Names) -> dict[str, object]:
         """Return the values of the globals; objects that are shared stay shared."""
@@ -346,10 +346,11 @@ class IsolatedBackend:
         return {name: self._values[name] for name in types if name in self._values}
 
     def write_globals(self, values: Mapping[str, object], types: Mapping[str, tuple[int, Type]], names: Names) -> None:
-        """Replace the whole store of globals."""
-        self._values, self._types, self._names = dict(values), dict(types), names
+        """Replace the store of globals; those without a value keep theirs."""
+        kept = {name: self._values[name] for name in types if name in self._values}
+        self._values, self._types, self._names = {**kept, **values}, dict(types), names
         if self._depth and self._is_current:
-            self._simple(WriteGlobals(self._store()), "it wrote globals")
+            self._simple(WriteGlobals(self._store(tuple(values)), tuple(values)), "it wrote globals")
         else:
             self._is_current = False
 

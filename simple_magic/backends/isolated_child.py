@@ -201,12 +201,12 @@ class Server:
         return pack([read[name] for name in types])
 
     def write_globals(self, message: WriteGlobals) -> None:
-        self.answer(lambda: self._write(message.store))
+        self.answer(lambda: self._write(message.store, message.given))
 
-    def _write(self, store: Any) -> None:
+    def _write(self, store: Any, given: Sequence[str] | None = None) -> None:
         assert self.engine is not None, "a call is running, or about to"
         self.globals = None  # In case that it fails.
-        self.engine.write_globals(dict(zip(store.types, unpack(store.values))), store.types, store.names)
+        self.engine.write_globals(dict(zip(store.types if given is None else given, unpack(store.values))), store.types, store.names)
         self.globals = store.types, store.names
 
     def call(self, message: Call) -> None:

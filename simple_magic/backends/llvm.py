@@ -25,7 +25,7 @@ from .heap import Heap, MappedMemory
 from .llvm_calls import EntryFunction, entry_text, support_text
 from .llvm_emit import Callee, Surroundings, function_at
 from .llvm_jit import FOR_RUNTIME, NO_PASSES, QUICK, Code, Pipeline, Views, choose_pipeline, compile_text, platform, view_text
-from .llvm_rules import emit_unit
+from .llvm_rules import emit_unit, emitted_size
 from .native import PUSH_FRAME, NativeBackend, NativeCode, NativeProgram, argument_block, lowered_runtime, runtime_callees
 from .numbers import LIBM
 from .traps import SiteTable
@@ -52,7 +52,7 @@ class LlvmProgram(NativeProgram):
             )  # fmt: skip
             self._text, self._symbols = emitted.text, {name: emitted.symbols[name] for name in self.signatures}
             emitted_at = perf_counter_ns()
-            self.pipeline = choose_pipeline(level, ((len(f.blocks), sum(len(b.instructions) for b in f.blocks)) for f in module.functions))
+            self.pipeline = choose_pipeline(level, map(emitted_size, module.functions))
             self._code, timings = compile_text(self._text, self.pipeline, self._symbols.values())
         except BaseException:
             backend.callbacks.remove_calls(self._numbers)

@@ -45,6 +45,7 @@ ATTRIBUTES = """\
 attributes #0 = { nounwind }
 attributes #1 = { nounwind willreturn memory(none) }
 attributes #2 = { nounwind cold }
+attributes #3 = { nounwind noinline }
 """
 
 

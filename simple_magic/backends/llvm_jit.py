@@ -56,15 +56,18 @@ LARGEST_FULL, LARGEST_SCALAR, LARGEST_QUICK = 5_000, 15_000, 40_000
 """Instructions, after lowering, of the largest unit for which a pipeline is worth its time: a few seconds."""
 MOST_SQUARED_BLOCKS = 3_000_000
 """instcombine sinks a value that only the end of a function needs through one block after the other, so it takes time in the square of the blocks."""
+MOST_GENERATED_BLOCKS = 60_000_000
+"""So does the code generator when it optimises, with a smaller factor: the same sum of squares."""
 
 
 def choose_pipeline(level: int, functions: Iterable[tuple[int, int]]) -> Pipeline:
     """Return the pipeline of optimisation level 0..3 for functions of (blocks, instructions), so that compiling takes seconds at most."""
     sizes = list(functions)
     instructions = sum(count for _, count in sizes)
-    if level == 0 or instructions > LARGEST_QUICK:
+    squared = sum(blocks * blocks for blocks, _ in sizes)
+    if level == 0 or instructions > LARGEST_QUICK or squared > MOST_GENERATED_BLOCKS:
         return NO_PASSES
-    if sum(blocks * blocks for blocks, _ in sizes) > MOST_SQUARED_BLOCKS:
+    if squared > MOST_SQUARED_BLOCKS:
         return PLAIN
     if level == 1 or instructions > LARGEST_SCALAR:
         return QUICK

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..mir.analysis import reverse_postorder, writes
+from ..mir.analysis import callees, reverse_postorder, writes
 from ..mir.model import Function, Instruction, Module, Operand, encode_bits
 from ..mir.types import BOOL, F64, FLOATS, Fn, Type, bit_width, is_float, is_signed
 from ..passes.lower_calls import THUNK
-from ..runtime.layout import FRAME_COUNT, NO_SITE, STACK_LIMIT, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD
+from ..runtime.layout import FRAME_COUNT, NO_SITE, STACK_LIMIT, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD, site_of_caller
 from .llvm_emit import (
     ATTRIBUTES, LIKELY, LLVM_TYPES, METADATA, TBAA, UNLIKELY, Callee, FunctionEmitter, Surroundings, UnitEmitter, function_at, literal, result_type, zero_of,
 )  # fmt: skip
@@ -334,7 +334,7 @@ def stack_check(f: FunctionEmitter, ins: Instruction) -> None:
     fits = f.define(f"icmp uge i64 {low}, {f.load_control(STACK_LIMIT)}")
     f.line(f"br i1 {fits}, label %{good}, label %{bad}{LIKELY}")
     f.start(bad)
-    f.note_site(f.site(ins, "stack_overflow"))
+    f.note_site(site_of_caller(f.site(ins, "stack_overflow")))
     f.return_status(status_of_kind("stack_overflow"))
     f.start(good)
 
@@ -364,7 +364,7 @@ class UnitText:
     symbols: dict[str, str]
 
 
-def emit_function(unit: UnitEmitter, function: Function, linkage: str) -> list[str]:
+def emit_function(unit: UnitEmitter, function: Function, linkage: str, attributes: str = "#0") -> list[str]:
     """Return the lines of a function."""
     f = FunctionEmitter(unit, function)
     blocks = {block.label: block for block in function.blocks}
@@ -375,7 +375,7 @@ def emit_function(unit: UnitEmitter, function: Function, linkage: str) -> list[s
                 assigned[name] = assigned.get(name, 0) + 1
     parameters = {p.name: f"%p{index}" for index, p in enumerate(function.params)}
     heading = ", ".join(f"{LLVM_TYPES[p.type]} %p{index}" for index, p in enumerate(function.params))
-    f.lines.append(f"define {linkage}{result_type(f.self)} {f.self.symbol}({heading}) #0 {{")
+    f.lines.append(f"define {linkage}{result_type(f.self)} {f.self.symbol}({heading}) {attributes} {{")
     f.start("start")
     for name, count in assigned.items():
         if count > (name not in parameters):
@@ -394,6 +394,16 @@ def emit_function(unit: UnitEmitter, function: Function, linkage: str) -> list[s
     return f.lines
 
 
+BRANCHING = frozenset(("call", "call_table", "host_call", "invoke", "poll", "stack_check"))
+"""Operations that become several blocks."""
+
+
+def emitted_size(function: Function) -> tuple[int, int]:
+    """Return (blocks, instructions) of a lowered function, with the blocks that calls end."""
+    sizes = [(sum(ins.op in BRANCHING for ins in block.instructions), len(block.instructions)) for block in function.blocks]
+    return len(sizes) + 2 * sum(calls for calls, _ in sizes), sum(count for _, count in sizes)
+
+
 def emit_unit(module: Module, traps: frozenset[str], surroundings: Surroundings, sites: SiteTable, *, entries: frozenset[str],
               table: tuple[str, ...] = (), host_numbers: tuple[int, ...] = ()) -> UnitText:  # fmt: skip
     """Return a lowered module as LLVM IR.
@@ -408,7 +418,9 @@ def emit_unit(module: Module, traps: frozenset[str], surroundings: Surroundings,
     unit = UnitEmitter(surroundings, sites, own, host_numbers)
     lines: list[str] = []
     for function in module.functions:
-        lines += emit_function(unit, function, "" if function.name in entries else "internal ")
+        # The equality of deeply nested types is a chain of functions with a loop each: as one function they would take minutes to optimise.
+        is_link = own[function.name].is_helper and any(own[name].is_helper for name in callees(function) if name in own)
+        lines += emit_function(unit, function, "" if function.name in entries else "internal ", "#3" if is_link else "#0")
     parts = [surroundings.header]
     parts.append(f"@table = internal constant [{len(table)} x ptr] [{', '.join(f'ptr {own[name].symbol}' for name in table)}]")
     parts += [*unit.declarations.values(), *lines, ATTRIBUTES + METADATA]

@@ -205,25 +205,26 @@ class NativeBackend(Generic[P]):
         return dict(zip(types, self.heap.decode_many(words, [t for _, t in types.values()], names, as_buffers=as_buffers)))
 
     def write_globals(self, values: Mapping[str, object], types: Mapping[str, tuple[int, Type]], names: Names) -> None:
-        """Replace the whole store of globals. Raises: Trap out_of_memory; then nothing has changed.
+        """Replace the store of globals; those without a value keep theirs. Raises: Trap out_of_memory; then nothing has changed.
 
-        While a program runs, what the globals referred to before stays where it is, since the program may refer to it too.
+        While a program runs, or when some keep theirs, all objects stay where they are, since the program or the kept may refer to them.
         """
+        given = {name: types[name] for name in types if name in values}
         heap, top, lent = self.heap, self.heap.mark(), self.heap.lent
         former = None
-        if self.callbacks.depth == 0:
+        if self.callbacks.depth == 0 and len(given) == len(types):
             former = bytes(heap.bytes[HEAP_START:top])
             heap.lent = {}
             heap.write_word(HEAP_TOP, HEAP_START)
         try:
-            words = heap.encode_many([values[name] for name in types], [t for _, t in types.values()], names)
+            words = heap.encode_many([values[name] for name in given], [t for _, t in given.values()], names)
         except BaseException:
             if former is not None:
                 heap.bytes[HEAP_START:top] = former
                 heap.write_word(HEAP_TOP, top)
                 heap.lent = lent
             raise
-        for (slot, _), word in zip(types.values(), words):
+        for (slot, _), word in zip(given.values(), words):
             heap.write_global(slot, word)
         self._globals = dict(types), names
         self._kept = heap.mark()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..mir.diagnostics import TRAP_KINDS, Origin, Trap
-from ..runtime.layout import FRAME_COUNT, FRAMES, FRAMES_KEPT, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD
+from ..runtime.layout import FRAME_COUNT, FRAMES, FRAMES_KEPT, NO_SITE, THROW_PAYLOAD, THROW_TAG, TRAP_A, TRAP_B, TRAP_SITE, WORD, site_of_caller
 
 _STATUSES = {kind: 1 + index for index, kind in enumerate(TRAP_KINDS)}
 
@@ -129,7 +129,9 @@ def build_trap(status: int, read_word: Callable[[int], int], sites: SiteTable) -
     """
     kind = kind_of_status(status)
     number = read_word(TRAP_SITE)
-    message = sites[number].message if 0 <= number < len(sites) else None
+    if number < NO_SITE:
+        number = site_of_caller(number)
+    site = sites[number] if 0 <= number < len(sites) else None
     payload = None
     a, b = read_word(TRAP_A), read_word(TRAP_B)
     if kind == "uncaught_throw":
@@ -139,4 +141,5 @@ def build_trap(status: int, read_word: Callable[[int], int], sites: SiteTable) -
     last = range(max(FRAMES_KEPT, count - FRAMES_KEPT), count)
     slots = [*first, *(FRAMES_KEPT + index % FRAMES_KEPT for index in last)]
     frames = tuple(sites.origin(read_word(FRAMES + WORD * slot)) for slot in slots)
-    return Trap(kind, trap_message(kind, a, b, message), sites.origin(number), frames, count - len(slots), payload)  # type: ignore[arg-type]
+    message, origin = (site.message, site.origin) if site else (None, None)
+    return Trap(kind, trap_message(kind, a, b, message), origin, frames, count - len(slots), payload)  # type: ignore[arg-type]

@@ -35,10 +35,10 @@ from ..mir.diagnostics import Diagnostic, LoweringError, MirError, Origin, Parse
 from ..mir.jsonform import from_json
 from ..mir.model import Const, Function, Global, Module, TypeDef
 from ..mir.ops import OPS
-from ..mir.places import can_hold_array
+from ..mir.places import can_hold_array, can_hold_code
 from ..mir.resolve import Names, operand_type
 from ..mir.text import parse_text
-from ..mir.types import Fn, Ptr, Type, format_type, walk
+from ..mir.types import Type, format_type
 from ..passes.fuel import add_fuel
 from ..passes.semantics import MODELS, apply_semantics
 from . import externs
@@ -470,7 +470,6 @@ class LocalExecutionManager:
     def _run(self, name: str, args: Sequence[object], options: RunOptions, fuel: int | None, timeout: float | None,
              sink: StringIO | None = None) -> tuple[object, dict[str, int]]:  # fmt: skip
         function = self._find(name)
-        _refuse_code_pointers(function)
         if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout <= MAX_TIMEOUT):
             raise ValueError(f"a timeout is a number of seconds above 0, such as 2.5; got {timeout!r}")
         if len(args) != len(function.params):
@@ -489,10 +488,11 @@ class LocalExecutionManager:
             raise SimpleError("a function that a running program called must use the same back end as the program, isolated like it or not")
         compiled = self.compiled(name, options)
         names = self.session.names()
+        _refuse_code_pointers(function, names)
         shared: dict = {}  # An object given twice arrives as one object.
         writes = compiled.written_arrays[name]
         values = [self._argument(function, index, arg, names, writes, shared) for index, arg in enumerate(args)]
-        self._move_globals(options.engine)
+        self._move_globals(options.engine, outermost)
         if outermost:
             host.output.begin()
         lends = any(is_lent(value) for value in values)
@@ -570,10 +570,14 @@ class LocalExecutionManager:
     def _read_into_pending(self) -> None:
         self._pending_globals = self._read_globals()
 
-    def _move_globals(self, backend: str) -> None:
+    def _move_globals(self, backend: str, outermost: bool = True) -> None:
+        """Bring the globals to a back end. While a program runs they are there, all but the new ones, and may share objects with its locals."""
         if self._globals_in == backend and not self._pending_globals:
             return
-        self._engine(backend).write_globals(self._read_globals(), self._global_types(), self.session.names())
+        types = self._global_types()
+        is_running = not outermost and self._globals_in == backend
+        values = {n: v for n, v in self._pending_globals.items() if n in types} if is_running else self._read_globals()
+        self._engine(backend).write_globals(values, types, self.session.names())
         self._globals_in, self._pending_globals = backend, {}
 
     def _detach(self, backend: str) -> None:
@@ -754,9 +758,9 @@ def _read(source: str | Mapping | Module, cell: str) -> tuple[Module, str | None
     raise TypeError(f"expected MIR text, JSON (text or dict) or a Module, got {type(source).__name__}")
 
 
-def _refuse_code_pointers(function: Function) -> None:
+def _refuse_code_pointers(function: Function, names: Names) -> None:
     for t in (*(p.type for p in function.params), function.result):
-        if any(isinstance(inner, (Fn, Ptr)) for inner in walk(t)):
+        if can_hold_code(t, names):
             raise MirError([Diagnostic("E0603", f"`{function.name}` cannot be called from Python: {format_type(t)} does not outlive a call",
                                        function.span, help="write a function around it that takes and gives other types")])  # fmt: skip
 

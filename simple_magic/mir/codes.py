@@ -290,7 +290,7 @@ CODES: dict[str, CodeInfo] = {
         "function or pointer at the border to Python", "Functions and pointers do not outlive a call, so Python can neither pass nor receive them.",
         'from simple_magic import LocalExecutionManager\n\nem = LocalExecutionManager("interpreter")\nem.compile("fn f(p: ptr<i64>):\\nentry:\\n  ret")\nem.execute("f", 1)\n',
         'from simple_magic import LocalExecutionManager\n\nem = LocalExecutionManager("interpreter")\nem.compile("fn f(p: i64):\\nentry:\\n  ret")\nem.execute("f", 1)\n', "python"),
-    "E0604": CodeInfo("too many instructions", "One cell, or one function with everything it calls, holds more instructions than `Limits.unit_instructions`.", "", "", "python"),
+    "E0604": CodeInfo("too many instructions", "One cell, or one function with everything it calls, holds more instructions than `Limits.unit_instructions`, or becomes more machine operations than a native back end compiles within seconds.", "", "", "python"),
     "E0605": CodeInfo("no such code", "The code to explain does not exist.", 'from simple_magic import explain\n\nexplain("E9999")\n', 'from simple_magic import explain\n\nexplain("E0101")\n', "python"),
     "E0606": CodeInfo("no memory for constants", "The heap is too full for the texts that stand as constants in the unit: `Limits.memory` is small, or globals hold much.", "", "", "python"),
     "E0607": CodeInfo("refused by LLVM", "LLVM did not accept the code made for the unit. That is a defect of this package, not of the program: please report it.", "", "", "python"),

@@ -194,11 +194,21 @@ def place_types(place: Place, local_types: Mapping[str, Type | None], names: Nam
 
 def can_hold_array(t: Type, names: Names) -> bool:
     """Return whether an array can be reached from a value of type `t`."""
+    return can_hold(t, (Array, FixedArray), names)
+
+
+def can_hold_code(t: Type, names: Names) -> bool:
+    """Return whether a function or a pointer can be reached from a value of type `t`."""
+    return can_hold(t, (Fn, Ptr), names)
+
+
+def can_hold(t: Type, kinds: tuple[type, ...], names: Names) -> bool:
+    """Return whether a value of one of these kinds of types can be reached from a value of type `t`."""
     seen: set[str] = set()
     todo = [t]
     while todo:
         for inner in walk(todo.pop()):
-            if isinstance(inner, (Array, FixedArray)):
+            if isinstance(inner, kinds):
                 return True
             if isinstance(inner, Named) and inner.name not in seen:
                 seen.add(inner.name)

@@ -3,11 +3,12 @@
 Input: resolved, verified MIR after the passes for fuel and semantics. Output: `Lowered`, where
 
 - every operation is core (`mir/ops.py`), every local is a scalar, a reference is an i64 offset (`runtime/layout.py`), unit is a bool;
-- functions keep their names and the order of their parameters; synthesized ones (`_eq$n`, `_contains$n`, `_zero$n`, `thunk$f$k`) follow;
+- functions keep their names and the order of their parameters; synthesized ones (`_eq$n`, `_contains$n`, `_print$n`, `_zero$n`, `thunk$f$k`) follow;
 - every check that the language demands stands before the operation that needs it and ends in a `trap`, so back ends have no undefined behaviour;
 - each instruction carries the origin of the instruction it was made for;
 - headers of objects that a loop does not change are read before it (`hoist.py`);
-- loops poll and deep calls check the stack (`polls.py`).
+- loops poll and deep calls check the stack (`polls.py`);
+- large functions have few locals (`share.py`).
 
 `LOWER_RULES` has a rule for every operation a program may hold here; a rule appends instructions to a `Builder` and returns the value to assign.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..mir.analysis import local_types
-from ..mir.diagnostics import Origin
+from ..mir.diagnostics import Diagnostic, LoweringError, Origin
 from ..mir.model import Function, Module, Param, Place, StructDef
 from ..mir.resolve import Names
 from ..mir.types import I64, TEXT, Named, Type, is_scalar
@@ -29,7 +30,11 @@ from .lower_calls import CALL_RULES, THUNK, thunk_body
 from .lower_equality import EQUALITY_RULES
 from .lower_numbers import NUMBER_RULES
 from .lower_objects import OBJECT_RULES
-from .polls import POLLED_RUNTIME, add_polls, check_stacks, poll_loops
+from .polls import POLLED_RUNTIME, check_stacks, poll_loops
+from .share import share_locals
+
+LARGEST_UNIT = 250_000
+"""Instructions, after lowering, of the largest unit: compiling takes some seconds at most."""
 
 LOWER_RULES: dict[str, Rule] = {**NUMBER_RULES, **EQUALITY_RULES, **OBJECT_RULES, **CALL_RULES}
 
@@ -63,6 +68,8 @@ class Lowering:
 
     names: Names
     global_slots: Mapping[str, int]
+    room: int = LARGEST_UNIT
+    """How many instructions may still be made."""
     host_calls: list[HostCall] = field(default_factory=list)
     table: dict[str, int] = field(default_factory=dict)
     synthesized: dict[tuple[str, Type], str] = field(default_factory=dict)
@@ -109,9 +116,13 @@ class Lowering:
             b.start(block.label)
             for ins in block.instructions:
                 b.origin = ins.origin
+                if b.size > self.room:
+                    raise LoweringError([Diagnostic("E0604", f"the unit becomes more than {LARGEST_UNIT} machine operations, which would take long to compile",
+                                                    help="split it into several cells, or run it with the interpreter")])  # fmt: skip
                 value = LOWER_RULES[ins.op](b, ins)
                 if ins.dest is not None and value is not None:
                     b.assign(ins.dest, value)
+        self.room -= b.size
         params = tuple(Param(p.name, machine_type(p.type)) for p in function.params)
         return b.finish(function.name, params, machine_type(function.result))
 
@@ -126,13 +137,13 @@ class Lowering:
 
 
 def lower(module: Module, names: Names, global_slots: Mapping[str, int]) -> Lowered:
-    """Return the module in core operations. `names`: every definition the module may use; `global_slots`: the number of each global."""
+    """Return the module in core operations. Raises: LoweringError if it becomes too large. `names`: every definition the module may use; `global_slots`: the number of each global."""
     unit = Lowering(names, global_slots)
     functions = [unit.function(f) for f in module.functions]
     while unit.pending:
         functions.append(unit.next_synthesized())
     signatures = {f.name: (tuple(p.type for p in f.params), f.result) for f in module.functions}
-    lowered = add_polls(Module(functions=tuple(hoist_headers(f) for f in functions), name=module.name))
+    lowered = check_stacks(Module(functions=tuple(share_locals(poll_loops(hoist_headers(f))) for f in functions), name=module.name))
     return Lowered(lowered, tuple(unit.table), tuple(unit.host_calls), signatures)
 
 

@@ -100,6 +100,8 @@ class Builder:
     blocks: list[tuple[str, list[Instruction]]] = field(default_factory=list)
     cold: list[Block] = field(default_factory=list)
     labels: set[str] = field(default_factory=set)
+    size: int = 0
+    """How many instructions were appended."""
     _temps: int = 0
 
     # Names and instructions
@@ -122,6 +124,7 @@ class Builder:
         return name
 
     def append(self, ins: Instruction) -> None:
+        self.size += 1
         self.blocks[-1][1].append(ins)
 
     def do(self, op: str, *args: Operand, **more: object) -> None:

@@ -306,11 +306,6 @@ def _check_stack(function: Function, frame: int) -> Function:
     return replace(function, blocks=(entry, *function.blocks[1:]))
 
 
-def add_polls(module: Module) -> Module:
-    """Return the lowered module with polls and stack checks."""
-    return check_stacks(replace(module, functions=tuple(poll_loops(f) for f in module.functions)))
-
-
 # What functions can do
 
 

@@ -45,6 +45,12 @@ FRAMES_KEPT = 32
 """The first FRAMES_KEPT call sites lie at FRAMES, the last ones in a ring of the same size behind them."""
 NO_SITE = -1
 """TRAP_SITE at the start of an outermost call: nothing was thrown yet."""
+
+
+def site_of_caller(site: int) -> int:
+    """Return what TRAP_SITE is when a trap belongs to the call of the function where it began, and the other way round: `site` counts if nobody called."""
+    return NO_SITE - 1 - site
+
 GLOBALS = 1024
 MAX_GLOBALS = 15_000
 POLL_SAVED = GLOBALS + WORD * MAX_GLOBALS
