@@ -24,7 +24,7 @@ from io import StringIO
 from typing import Protocol
 from warnings import warn
 
-from ..backends.base import Backend, Limits, Program, Unit
+from ..backends.base import Backend, Host, Limits, Program, Unit
 from ..backends.engines import INTERNAL_EXTERNS, make_engine
 from ..backends.interpreter import zero_value
 from ..backends.interrupt import InterruptFlag
@@ -41,7 +41,7 @@ from ..mir.resolve import Names, operand_type
 from ..mir.text import parse_text
 from ..mir.types import Fn, Ptr, Type, format_type, walk
 from ..passes.fuel import add_fuel
-from ..passes.semantics import MODELS, apply_semantics
+from ..passes.semantics import MODELS, Site, apply_semantics
 from . import externs
 from .callables import make_live_callable
 from .defaults import ENGINE_NAMES, choose_backend
@@ -78,6 +78,8 @@ class RunOptions:
     opt_level: int
     fuelled: bool = False
     isolated: bool = False
+    shared: frozenset[Site] = frozenset()
+    """Copies that are left out, of the model or as written: how a cause is tested."""
 
     @property
     def engine(self) -> str:
@@ -167,6 +169,7 @@ class LocalExecutionManager:
         self.set_semantics(semantics)
         self._host = _Host(weakref.ref(self), self.limits, Output(self.limits.output), InterruptFlag())
         self._call_state: CallState | None = None
+        self._make_engine: Callable[[str, Host], Backend] = make_engine
         self._engines: dict[str, Backend] = {}
         self._units: OrderedDict[tuple[str, RunOptions], CompiledUnit] = OrderedDict()
         self._slots: dict[str, int] = {}
@@ -391,7 +394,7 @@ class LocalExecutionManager:
         module = resolved.module
         if options.fuelled:
             module = add_fuel(module)
-        return apply_semantics(module, options.semantics, Names.of(resolved.module))
+        return apply_semantics(module, options.semantics, Names.of(resolved.module), options.shared)
 
     def _compile_unit(self, resolved: ResolvedUnit, options: RunOptions) -> CompiledUnit:
         size = sum(len(b.instructions) for f in resolved.module.functions for b in f.blocks)
@@ -557,9 +560,13 @@ class LocalExecutionManager:
         detach_lent(values.values())
         self._engine(backend).write_globals(values, self._global_types(), self.session.names())
 
-    def fork(self, backend: str) -> LocalExecutionManager:
-        """Return a new manager with the same definitions and its own copy of the globals: what comparisons run on."""
+    def fork(self, backend: str, make: Callable[[str, Host], Backend] = make_engine) -> LocalExecutionManager:
+        """Return a new manager with the same definitions and its own copy of the globals: what comparisons run on.
+
+        make: makes the engines, if they are to be others than the usual ones.
+        """
         other = LocalExecutionManager(backend, opt_level=self._opt_level, semantics=self._semantics, limits=self.limits, depth=self.depth, isolated=self.isolated)
+        other._make_engine = make
         with self.ownership.held():
             other.session.definitions = dict(self.session.definitions)
             other.session.sources = dict(self.session.sources)
@@ -618,7 +625,7 @@ class LocalExecutionManager:
         self._require_open()
         engine = self._engines.get(backend)
         if engine is None:
-            engine = self._engines[backend] = make_engine(backend, self._host)
+            engine = self._engines[backend] = self._make_engine(backend, self._host)
         return engine
 
     def _retire_units(self) -> None:
