@@ -168,22 +168,22 @@ class Recorder(Interpreter):
         run_rules["ret"](m, s, *value)
 
 
-def experiment_driver(em: LocalExecutionManager, model: str, leaf: str, backward: str, reader: str, node: str = "Value") -> str:
+def experiment_driver(em: LocalExecutionManager, name: str, model: str, leaf: str, backward: str, reader: str, node: str = "Value") -> str:
     """Return a driver that makes leaves, runs the model and backward, and returns the gradients that the reader reads."""
     names = [p.name for p in em.definition(model).params]
     lines = [f"  leaf_{n}: {node} = call {leaf}({n})" for n in names]
     lines += [f"  result: {node} = call {model}({', '.join('leaf_' + n for n in names)})", f"  call {backward}(result)"]
     lines += [f"  g_{n}: f64 = call {reader}(leaf_{n})" if reader != "grad" else f"  g_{n}: f64 = get_field leaf_{n}, grad" for n in names]
     lines += [f"  gradients: [f64] = array {', '.join('g_' + n for n in names)}", "  ret gradients"]
-    return "\n".join([f"fn record_{model}({', '.join(n + ': f64' for n in names)}) -> [f64]:", "entry:", *lines, ""])
+    return "\n".join([f"fn {name}({', '.join(n + ': f64' for n in names)}) -> [f64]:", "entry:", *lines, ""])
 
 
 def record(em: LocalExecutionManager, model: str, inputs: Sequence[float], semantics: str, *, leaf: str = "Value.leaf", backward: str = "backward",
            reader: str = "grad", shared=frozenset(), fuel: int = 10**6, node: str = "Value"):  # fmt: skip
     """Return (trace, gradients by parameter, trap) of one run."""
-    driver = f"record_{model}"
+    driver = f"record_{model}_{backward}"
     if not em.has_function(driver):
-        em.compile(experiment_driver(em, model, leaf, backward, reader, node))
+        em.compile(experiment_driver(em, driver, model, leaf, backward, reader, node))
     engines = []
     unresolved = em.session.unit_of(driver).module
     stores = tuple(g.name for g in unresolved.globals if isinstance(g.type, Dict) and g.type.value == F64)
@@ -205,7 +205,7 @@ def record(em: LocalExecutionManager, model: str, inputs: Sequence[float], seman
         recorder = engines[0]
     events = tuple(replace(e, occurrence=n) for e, n in number_occurrences(recorder.events))
     homes = dict(zip(recorder.leaves, names))
-    if stores:
+    if reader != "grad":
         homes = {f"@{stores[0]}[{i}]": n for i, n in enumerate(names)}
     trace = Trace(events, "interpreter", semantics, root=recorder.returned[-1] if recorder.returned else "", names=homes)
     return trace, dict(zip(names, gradients)), trap

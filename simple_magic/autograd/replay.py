@@ -103,14 +103,18 @@ class Replay:
         return tuple(found)
 
     def links(self, home: str, written: str) -> tuple[Event, ...]:
-        """Return the events of the copies between the home and the written object, from the home on: the chain to blame."""
+        """Return the events of the copies that separate two objects of a node, from where they were one on: the chain to blame."""
+        to_home, to_written = self.descent(home), self.descent(written)
+        shared = {e.time for e in to_home} & {e.time for e in to_written}
+        return tuple(e for e in (*to_home, *to_written) if e.time not in shared)
+
+    def descent(self, name: str) -> list[Event]:
+        """Return the copies that made an object, from the original on."""
         steps: list[Event] = []
-        seen = set()
-        while written != home and written in self.copies and written not in seen:
-            seen.add(written)
-            steps.append(self.copies[written])
-            written = self.copies[written].source
-        return tuple(reversed(steps))
+        while name in self.copies and (not steps or self.copies[name].time < steps[-1].time):
+            steps.append(self.copies[name])
+            name = steps[-1].source
+        return steps[::-1]
 
     def missing(self, contribution: Event) -> tuple[list[Event], list[Event]]:
         """Return what the gradient that a contribution read had not got: (contributions made earlier, contributions made later)."""
@@ -165,7 +169,7 @@ def _write(state: Replay, event: Event) -> None:
         added = [event.time]
         content += added
     else:
-        is_reset = event.edge == "" and event.phase != "seed"
+        is_reset = event.edge == "" and event.after == 0.0  # A zero that comes from no gradient brings nothing in.
         added = list(state.contents.get(other, ())) if is_own else [] if is_reset else [event.time]
         if is_reset and event.phase not in BACKWARD:
             for time in content:

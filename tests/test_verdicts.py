@@ -1,0 +1,179 @@
+"""Verdicts: every `verdict` in `tests/gradients/*.mir`. The format: `tests/gradients/README.mir`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filetests import comments
+from gradient_recorder import record
+
+from simple_magic import LocalExecutionManager
+from simple_magic.autograd.causes import STORE, causal_test, with_fix
+from simple_magic.autograd.events import Event
+from simple_magic.autograd.oracles import ask_oracles, forward_driver
+from simple_magic.autograd.verdicts import WORDS, Verdict, judge
+from simple_magic.passes.semantics import MODELS
+
+FOLDER = Path(__file__).parent / "gradients"
+NODES = FOLDER / "nodes.mir"
+_LINE = re.compile(r"\s*verdict\[(?P<options>[^\]]*)\]:\s*(?P<model>\w+)\((?P<inputs>[^)]*)\)\s*(?P<wanted>.*)")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is expected of one parameter."""
+
+    parameter: str
+    word: str
+    details: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One `verdict` line, for one semantics model."""
+
+    path: Path
+    line: int
+    model: str
+    inputs: tuple[float, ...]
+    semantics: str
+    options: dict[str, str]
+    wanted: tuple[Wanted, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path.stem}-{self.line}-{self.model}-{self.semantics}"
+
+
+def read(path: Path) -> list[Expectation]:
+    found = []
+    for line, comment in comments(path.read_text(encoding="utf-8")):
+        match = _LINE.fullmatch(comment)
+        if match is None:
+            assert not comment.strip().startswith("verdict"), f"{path.name}:{line} cannot be read"
+            continue
+        words = [w.strip() for w in match["options"].split(",")]
+        models = [w for w in words if w in MODELS]
+        options = dict(w.partition("=")[::2] for w in words if w not in MODELS)
+        assert set(options) <= {"backward", "reader", "leaf", "fuel", "store"} and models, (path, line)
+        wanted = tuple(_wanted(part.split()) for part in match["wanted"].split(","))
+        inputs = tuple(float(x) for x in match["inputs"].split(","))
+        found += [Expectation(path, line, match["model"], inputs, m, options, wanted) for m in models]
+    return found
+
+
+def _wanted(words: list[str]) -> Wanted:
+    assert words[1] in WORDS, words
+    return Wanted(words[0], words[1], dict(zip(words[2::2], words[3::2])))
+
+
+FILES = sorted(p for p in FOLDER.glob("*.mir") if p != NODES)
+EXPECTATIONS = [e for path in FILES for e in read(path)]
+
+
+def manager_for(path: Path) -> LocalExecutionManager:
+    em = LocalExecutionManager("interpreter")
+    em.compile(NODES.read_text(encoding="utf-8"), cell="nodes")
+    em.compile(path.read_text(encoding="utf-8"), cell="cell")
+    return em
+
+
+@pytest.fixture(scope="module")
+def managers():
+    """One session per file: nothing that a run does outlives it."""
+    made = {path: manager_for(path) for path in FILES}
+    yield made
+    for manager in made.values():
+        manager.close()
+
+
+def verdicts(em: LocalExecutionManager, e: Expectation, shared=frozenset()) -> dict[str, Verdict]:
+    options = {"backward": e.options.get("backward", "backward"), "reader": e.options.get("reader", "grad"), "leaf": e.options.get("leaf", "Value.leaf")}
+    if "store" in e.options:
+        options |= {"backward": "backward_store", "reader": "stored"}
+    node = em.definition(e.model).params[0].type.name
+    driver = f"forward_{e.model}"
+    if not em.has_function(driver):
+        em.compile(forward_driver(em, e.model, driver, node=node, leaf=options["leaf"], value="data"))
+    trace, gradients, trap = record(em, e.model, e.inputs, e.semantics, shared=shared, fuel=int(e.options.get("fuel", 10**6)), node=node, **options)
+    return {v.parameter: v for v in judge(trace, gradients, ask_oracles(em, driver, e.inputs, e.semantics), trap=trap)}
+
+
+@pytest.mark.parametrize("expectation", EXPECTATIONS, ids=str)
+def test_verdict(managers, expectation):
+    found = verdicts(managers[expectation.path], expectation)
+    for wanted in expectation.wanted:
+        verdict = found[wanted.parameter]
+        assert verdict.word == wanted.word, verdict
+        for what, value in wanted.details.items():
+            assert value in shown(verdict, what), (what, value, shown(verdict, what), str(verdict))
+
+
+def shown(verdict: Verdict, what: str) -> set[str]:
+    """Return what an expectation may say about a verdict."""
+    if what == "zero":
+        return {verdict.zero}
+    if what == "landed":
+        return {f"{verdict.landed}/{len(verdict.contributions)}"}
+    event: Event | None = getattr(verdict, what)
+    if event is None:
+        return set()
+    line = {str(event.line), f"{event.line}#{event.occurrence + 1}"} if event.cell == "cell" else set()
+    return {event.function, *line}
+
+
+def test_every_word_is_expected_somewhere():
+    assert {w.word for e in EXPECTATIONS for w in e.wanted} == set(WORDS)
+    assert len({(e.path, e.model, e.semantics, e.inputs, *e.options.items()) for e in EXPECTATIONS}) >= 40
+
+
+# Causes
+
+
+def case(file: str, model: str, semantics: str, backward: str = "backward", inputs: tuple[float, ...] = (3.0,)):
+    """Return (verdicts, a function that judges again without certain copies)."""
+    path = FOLDER / file
+    expectation = Expectation(path, 0, model, inputs, semantics, {"backward": backward}, ())
+    em = manager_for(path)
+    return verdicts(em, expectation), lambda shared: verdicts(em, expectation, shared)
+
+
+def test_a_copy_as_written_is_the_cause_and_taking_it_away_is_the_fix():
+    found, rejudge = case("copies.mir", "scaled", "reference", "lose")
+    test = causal_test(found["x"], rejudge)
+    assert (test.word, test.whole, test.is_confirmed, test.final) == ("lost", "ok", True, "ok")
+    assert [t.word for t in test.links] == ["ok"] and "line 24 of lose: tried, and x is ok" in test.fix
+
+
+def test_a_chain_of_two_copies_has_no_single_fix():
+    """The seed of the project: undoing either copy alone changes nothing."""
+    found, rejudge = case("copies.mir", "scaled", "reference", "lose_twice")
+    test = causal_test(found["x"], rejudge)
+    assert test.is_confirmed and test.whole == test.final == "ok"
+    assert [t.word for t in test.links] == ["lost", "lost"] and test.fix == STORE
+    assert with_fix(found["x"], rejudge).fix == STORE
+
+
+def test_under_value_semantics_the_chain_goes_through_callees_and_arrays():
+    found, rejudge = case("README.mir", "product", "value", inputs=(3.0, 4.0))
+    test = causal_test(found["x"], rejudge)
+    assert test.is_confirmed and test.final == "ok" and len(test.links) >= 2 and test.fix == STORE, str(test)
+    assert {t.word for t in test.links} <= {"lost", "partial"}
+
+
+def test_what_comes_to_light_is_shared_too():
+    found, rejudge = case("right.mir", "curve", "value", inputs=(0.7,))
+    test = causal_test(found["x"], rejudge)
+    assert test.is_confirmed and test.final == "ok" and test.shared > found["x"].sites, str(test)
+
+
+def test_a_verdict_that_blames_no_copy_is_not_tested():
+    found, rejudge = case("rules.mir", "half_square", "reference")
+    assert causal_test(found["x"], rejudge) is None and with_fix(found["x"], rejudge) is found["x"]
+
+
+def test_the_loss_of_one_turn_is_fixed_where_it_copies():
+    found, rejudge = case("copies.mir", "four", "reference", "third_turn", inputs=(1.0,))
+    assert "line 167 of third_turn" in with_fix(found["x"], rejudge).fix
