@@ -15,7 +15,7 @@ from simple_magic import LocalExecutionManager, Trap
 from simple_magic.autograd.events import Event, Trace, number_occurrences
 from simple_magic.backends.base import Unit
 from simple_magic.backends.interpreter import Interpreter, Step, run_rules
-from simple_magic.backends.values import DictValue, StructValue
+from simple_magic.backends.values import ArrayValue, DictValue, StructValue
 from simple_magic.mir.types import F64, Dict, Named
 from simple_magic.passes.semantics import WRITTEN
 
@@ -43,6 +43,7 @@ class Recorder(Interpreter):
         self.events: list[Event] = []
         self.objects: dict[int, str] = {}
         self.alive: list[object] = []
+        self.owners: dict[int, str] = {}
         self.copied: dict[str, int] = {}
         self.chains: dict[str, tuple[str, ...]] = {}
         self.phase = "setup"
@@ -114,10 +115,20 @@ class Recorder(Interpreter):
         value = run_rules["get_field"](m, s, x)
         if isinstance(x, StructValue) and x.type_name == self.node and self.slot_name(x, s.detail) == self.gradient and isinstance(value, float):
             return Tracked(value, (self.name(x),), frozenset({self.name(x)}))
+        if isinstance(x, StructValue) and self.slot_name(x, s.detail) == self.gradient and isinstance(value, ArrayValue):
+            self.owners[id(value)] = self.name(x)
+            self.alive.append(value)
         return value
 
     def set_field(self, m, s, x, value):
         name = self.slot_name(x, s.detail)
+        if name == self.gradient and isinstance(value, ArrayValue):
+            old, owner = x.slots[s.detail].items, self.owners.get(id(value))
+            for i, number in enumerate(value.items):
+                if owner is not None and not isinstance(number, Tracked):
+                    number = Tracked(number, (owner,))
+                self.write(s, self.name(x), name, old[i] if i < len(old) else 0.0, number, i)
+                value.items[i] = float(number)
         if name in (self.gradient, self.value) and isinstance(value, float):
             self.write(s, self.name(x), name, x.slots[s.detail], value)
             return run_rules["set_field"](m, s, x, float(value))
@@ -125,7 +136,7 @@ class Recorder(Interpreter):
             self.emit(s, "write_back", self.name(value))
         return run_rules["set_field"](m, s, x, value)
 
-    def write(self, s, name, field, before, value):
+    def write(self, s, name, field, before, value, element=None):
         edges = _edges([value])
         is_sum = isinstance(value, Tracked) and name in value.terms
         others = [e for e in edges if e != name or not is_sum]
@@ -133,7 +144,7 @@ class Recorder(Interpreter):
         if self.phase == "backward" and not any(e.phase == "seed" for e in self.events) and field == self.gradient:
             self.phase = "seed"
         self.emit(s, "accumulate" if is_sum else "overwrite", name, path=field, field=field, before=before, after=after,
-                  delta=None if before is None else after - before, edge=others[-1] if others else "")  # fmt: skip
+                  delta=None if before is None else after - before, edge=others[-1] if others else "", element=element)  # fmt: skip
         self.phase = "backward" if self.phase == "seed" else self.phase
 
     def store_entry(self, m, x, index):
@@ -142,12 +153,18 @@ class Recorder(Interpreter):
 
     def index_get(self, m, s, x, index):
         value = run_rules["index_get"](m, s, x, index)
+        if id(x) in self.owners and isinstance(value, float):
+            owner = self.owners[id(x)]
+            return Tracked(value, (owner,), frozenset({owner}))
         name = self.store_entry(m, x, index) if isinstance(x, DictValue) else None
         return Tracked(value, (name,), frozenset({name})) if name else value
 
     def index_set(self, m, s, x, index, value):
         name = self.store_entry(m, x, index) if isinstance(x, DictValue) else None
-        if name:
+        if id(x) in self.owners:
+            self.write(s, self.owners[id(x)], self.gradient, x.items[index], value, index)
+            value = float(value)
+        elif name:
             self.write(s, name, self.gradient, x.items.get(index), value)
             value = float(value)
         elif isinstance(value, StructValue) and id(value) in self.objects and "$" in getattr(s.ins.args[2], "root", ""):
@@ -205,7 +222,7 @@ def record(em: LocalExecutionManager, model: str, inputs: Sequence[float], seman
         recorder = engines[0]
     events = tuple(replace(e, occurrence=n) for e, n in number_occurrences(recorder.events))
     homes = dict(zip(recorder.leaves, names))
-    if reader != "grad":
+    if reader != "grad" and stores:
         homes = {f"@{stores[0]}[{i}]": n for i, n in enumerate(names)}
     trace = Trace(events, "interpreter", semantics, root=recorder.returned[-1] if recorder.returned else "", names=homes)
     return trace, dict(zip(names, gradients)), trap

@@ -26,6 +26,8 @@ from .events import UNKNOWN, Event, Trace
 LANDED, DOUBLED, ERASED, STALE, LOST = "landed", "doubled", "erased", "stale", "lost"
 BACKWARD = ("seed", "backward")
 """The phases in which gradients are written; a reset in any other one starts anew and erases nothing."""
+SMALL = 64
+"""Of larger gradients it is not kept what each contribution read."""
 Slot = tuple[str, int | None]
 """One number: an object's gradient, or one element of it."""
 
@@ -73,6 +75,8 @@ class Replay:
     value_writes: list[Event] = field(default_factory=list)
     copies: dict[str, Event] = field(default_factory=dict)
     originals: dict[str, str] = field(default_factory=dict)
+    elements: dict[str, set[int | None]] = field(default_factory=lambda: defaultdict(set))
+    """The elements of each object's gradient that anything is known of; None for a gradient that is a number."""
     uncertain: set[int] = field(default_factory=set)
     """Contributions of which the trace does not say whether they replaced what was there."""
 
@@ -80,13 +84,22 @@ class Replay:
         """Yield the contributions to a node, on whatever copy."""
         return (e for e in self.contributions.values() if e.original == original and e.element == element)
 
+    def slot(self, home: str, element: int | None) -> Slot:
+        """Return where a gradient is that is read as one number: an array of one element is one, too."""
+        found = {e.element for e in self.trace.events if e.is_write and self.is_gradient(e) and e.original == self.original(home)}
+        return (home, 0) if element is None and found == {0} else (home, element)
+
+    def is_gradient(self, event: Event) -> bool:
+        """Whether a write is one of a gradient: in a node, or in a store."""
+        return event.field == self.gradient or event.object.startswith("@")
+
     def original(self, name: str) -> str:
         """Return the object that the program allocated, of which this one is a copy."""
         return self.originals.get(name, name.partition(".")[0] if not name.startswith("@") else name)
 
-    def fates(self, home: str, element: int | None = None) -> tuple[Contribution, ...]:
-        """Return the contributions to the home's node, in the order they were made."""
-        slot = (home, element)
+    def fates(self, slot: Slot) -> tuple[Contribution, ...]:
+        """Return the contributions to a home's node, in the order they were made."""
+        home, element = slot
         content, ever = self.contents.get(slot, []), self.reached.get(slot, set())
         found = []
         for event in self.of(self.original(home), element):
@@ -121,14 +134,15 @@ class Replay:
         if contribution.edge in ("", UNKNOWN) or contribution.time not in self.read:
             return [], []
         held = set(self.read[contribution.time])
-        family = [e for e in self.of(self.original(contribution.edge), None) if e.time not in held and e.time != contribution.time]
+        original = self.original(contribution.edge)
+        family = [e for e in self.contributions.values() if e.original == original and e.time not in held and e.time != contribution.time]
         return [e for e in family if e.time < contribution.time], [e for e in family if e.time > contribution.time]
 
 
 def replay(trace: Trace, gradient: str = "grad", value: str = "data") -> Replay:
     """Return the trace with what every gradient consists of. gradient, value: the fields of a node."""
     state = Replay(trace, gradient)
-    elements: dict[str, set[int | None]] = defaultdict(set)
+    elements = state.elements
     for event in trace.events:
         if event.chain:
             state.originals[event.object] = event.original
@@ -139,7 +153,7 @@ def replay(trace: Trace, gradient: str = "grad", value: str = "data") -> Replay:
             elements[event.object] |= elements.get(event.source, set())
         elif event.is_write and event.field == value:
             state.value_writes.append(event)
-        elif event.is_write and event.field == gradient:
+        elif event.is_write and state.is_gradient(event):
             elements[event.object].add(event.element)
             _write(state, event)
     return state
@@ -160,7 +174,9 @@ def _write(state: Replay, event: Event) -> None:
     is_own = event.edge not in ("", UNKNOWN) and state.original(event.edge) == event.original
     other: Slot = (event.edge, event.element)
     if event.edge not in ("", UNKNOWN):
-        state.read[event.time] = tuple(state.contents.get(other, ()) or state.contents.get((event.edge, None), ()))
+        read = state.elements.get(event.edge, {None})
+        if len(read) <= SMALL:
+            state.read[event.time] = tuple(time for element in read for time in state.contents.get((event.edge, element), ()))
     if event.kind == "accumulate":
         added = list(state.contents.get(other, ())) if is_own and event.edge != event.object else [event.time]
         content += added
@@ -195,8 +211,10 @@ def explained(state: Replay, jump: Jump) -> Jump:
     """Return the jump with the write to another object that left exactly this number meanwhile, if there is one."""
     home = state.original(jump.slot[0])
     for event in reversed(state.trace.events):
-        fits = event.is_write and event.field == state.gradient and event.element == jump.slot[1] and event.original != home
-        if fits and jump.since < event.time < jump.until and event.after is not None and same_number(event.after, jump.after):
+        fits = event.is_write and state.is_gradient(event) and event.element == jump.slot[1] and event.original != home
+        if not fits or not jump.since < event.time < jump.until or event.before is None or event.after is None:
+            continue
+        if same_number(event.after, jump.after) and not same_number(event.before, event.after):
             return Jump(jump.slot, jump.since, jump.until, jump.before, jump.after, event)
     return jump
 

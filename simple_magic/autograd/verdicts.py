@@ -102,11 +102,12 @@ def place(event: Event) -> str:
     return where + (f", time {event.occurrence + 1}" if event.occurrence else "")
 
 
-def judge(trace: Trace, gradients: Mapping[str, float | None], oracle: Oracle, *, trap: Trap | None = None, gradient: str = "grad",
+def judge(trace: Trace, gradients: Mapping[str, float | Sequence[float] | None], oracle: Oracle, *, trap: Trap | None = None, gradient: str = "grad",
           value: str = "data") -> tuple[Verdict, ...]:  # fmt: skip
     """Return a verdict per parameter.
 
-    gradients: what the run read, by parameter, in the order of the oracle's inputs (None: nothing was read). trap: what ended the run.
+    gradients: what the run read, by parameter, in the order of the oracle's inputs: numbers, or the numbers of an array, each of which is an input and
+    gets a verdict (None: nothing was read). trap: what ended the run.
     gradient, value: the fields of a node.
     """
     replayed = replay(trace, gradient, value)
@@ -114,11 +115,19 @@ def judge(trace: Trace, gradients: Mapping[str, float | None], oracle: Oracle, *
     for home, name in trace.names.items():
         homes.setdefault(name, []).append(home)
     verdicts = []
-    for (name, number), tangent, difference in zip(gradients.items(), oracle.tangents, oracle.differences):
-        case = _Case(replayed, name, homes.get(name, []), number, tangent, difference)
+    for (name, element, number), tangent, difference in zip(_numbers(gradients), oracle.tangents, oracle.differences):
+        case = _Case(replayed, name, homes.get(name, []), element, number, tangent, difference)
         found = case.no_result(trap) if trap is not None or number is None else case.verdict()
         verdicts.append(replace(found, backend=trace.backend, semantics=trace.semantics))
     return tuple(verdicts)
+
+
+def _numbers(gradients: Mapping[str, float | Sequence[float] | None]) -> Iterator[tuple[str, int | None, float | None]]:
+    for name, found in gradients.items():
+        if isinstance(found, Sequence):
+            yield from ((name, i, x) for i, x in enumerate(found))
+        else:
+            yield name, None, found
 
 
 # Numbers
@@ -149,13 +158,17 @@ class _Case:
     replayed: Replay
     name: str
     homes: Sequence[str]
+    element: int | None
     number: float | None
     tangent: Tangent
     difference: Difference
 
     def __post_init__(self) -> None:
-        self.home = next((h for h in reversed(self.homes) if (h, None) in self.replayed.contents), self.homes[-1] if self.homes else "")
-        self.contributions = self.replayed.fates(self.home) if self.home else ()
+        slots = [self.replayed.slot(home, self.element) for home in self.homes]
+        self.slot = next((s for s in slots if s in self.replayed.contents), slots[-1] if slots else ("", None))
+        self.home = self.slot[0]
+        self.contributions = self.replayed.fates(self.slot) if self.home else ()
+        self.name += "" if self.element is None else f"[{self.element}]"
 
     def by(self, *fates: str) -> list[Contribution]:
         return [c for c in self.contributions if c.fate in fates]
@@ -274,7 +287,7 @@ class _Case:
 
     def by_jump(self, number: float) -> Verdict | None:
         """Look for changes that no event of the parameter made: another object is the same memory."""
-        replayed, slot = self.replayed, (self.home, None)
+        replayed, slot = self.replayed, self.slot
         jumps = [j for j in replayed.jumps if j.slot == slot]
         known = replayed.numbers.get(slot)
         if known is not None and not same_number(known[0], number):
@@ -291,9 +304,9 @@ class _Case:
         return None
 
     def sharing(self, through: Event) -> Event | None:
-        """Return the assignment that gave the parameter and another node one buffer: an assignment without numbers, to either of them."""
-        families = {through.original, self.replayed.original(self.home)}
-        return next((e for e in self.replayed.trace.events if e.kind == "share" and e.field and e.original in families and e.time < through.time), None)
+        """Return the assignment that gave the parameter the memory of another node: the last one before the other's write."""
+        own = [e for e in self.replayed.trace.events if e.kind == "overwrite" and (e.object, e.element) == self.slot and e.edge and e.time < through.time]
+        return own[-1] if own else None
 
     # What the log says about the nodes before it
 
@@ -313,7 +326,7 @@ class _Case:
             todo += [self.replayed.contributions[t] for t in self.replayed.read.get(event.time, ()) if t in self.replayed.contributions]
         if lost:
             first, reader = min(lost, key=lambda pair: pair[0].time)
-            eraser = self.replayed.erasers.get(((reader.edge, None), first.time))
+            eraser = self.replayed.erasers.get(((reader.edge, first.element), first.time))
             if eraser is not None:
                 return self.make("clobbered", f"on the way, at {reader.edge}: event {eraser.time} ({place(eraser)}) overwrote what event {first.time} had added",
                                  [first, eraser, reader], eraser, eraser)  # fmt: skip
