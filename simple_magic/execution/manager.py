@@ -45,6 +45,7 @@ from ..passes.semantics import MODELS, apply_semantics
 from . import externs
 from .callables import make_live_callable
 from .defaults import ENGINE_NAMES, choose_backend
+from .libraries import library_source
 from .limits import changed_limits
 from .output import Output
 from .ownership import Ownership
@@ -341,6 +342,10 @@ class LocalExecutionManager:
                 self._invalidate_callables()
             entry = "main" if "main" in defined.functions else next(iter(defined.functions), "")
             return CodeInfo(module.name or cell, entry, defined.functions, defined.warnings, defined.notes, timings)
+
+    def use_library(self, name: str) -> CodeInfo:
+        """Take a shipped library of MIR into the session, as a cell named after it; a second time changes nothing. Raises: ValueError naming the libraries."""
+        return self.compile(library_source(name), cell=f"<{name}>")
 
     def remove(self, name: str) -> None:
         """Forget a function, type, global or extern. Raises: MirError for an unknown name."""
