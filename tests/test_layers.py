@@ -1,4 +1,4 @@
-"""Dependencies point down: magics -> show -> autograd -> execution -> backends -> runtime, passes -> mir; fuzz -> backends. Read from the imports, nothing is run."""
+"""Dependencies point down: magics -> show -> autograd, execution -> backends -> runtime, passes -> mir; fuzz -> backends. Read from the imports, nothing is run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ALLOWED = {
     "passes": {"passes", "runtime", "mir"},
     "backends": {"backends", "passes", "runtime", "mir"},
     "execution": {"execution", "backends", "passes", "mir"},
-    "autograd": {"autograd", "execution", "backends", "passes", "mir"},
     "fuzz": {"fuzz", "backends", "passes", "mir"},
+    "autograd": {"autograd", "execution", "backends", "passes", "mir"},
     "show": {"show", "autograd", "execution", "passes", "mir"},
 }
 """What each folder may import from the package; the modules beside the folders (magics, __main__, demo, ...) may import all of them."""

@@ -45,6 +45,7 @@ from ..passes.semantics import MODELS, Site, apply_semantics
 from . import externs
 from .callables import make_live_callable
 from .defaults import ENGINE_NAMES, choose_backend
+from .libraries import library_source
 from .limits import changed_limits
 from .output import Output
 from .ownership import Ownership
@@ -178,6 +179,8 @@ class LocalExecutionManager:
         self._callables: weakref.WeakSet = weakref.WeakSet()
         self._cells = 0
         self._is_closed = False
+        self._prepared: ResolvedUnit | None = None
+        self._written: Session = self.session
 
     @classmethod
     def auto_select(cls, **options: object) -> LocalExecutionManager:
@@ -345,6 +348,10 @@ class LocalExecutionManager:
             entry = "main" if "main" in defined.functions else next(iter(defined.functions), "")
             return CodeInfo(module.name or cell, entry, defined.functions, defined.warnings, defined.notes, timings)
 
+    def use_library(self, name: str) -> CodeInfo:
+        """Take a shipped library of MIR into the session, as a cell named after it; a second time changes nothing. Raises: ValueError naming the libraries."""
+        return self.compile(library_source(name), cell=f"<{name}>")
+
     def remove(self, name: str) -> None:
         """Forget a function, type, global or extern. Raises: MirError for an unknown name."""
         with self.ownership.held():
@@ -374,7 +381,7 @@ class LocalExecutionManager:
         options = options or self.options()
         choose_backend(options.backend)
         self._find(name)
-        resolved = self.session.unit_of(name)
+        resolved = self._prepared or self.session.unit_of(name)
         key = (resolved.key, options)
         found = self._units.get(key)
         if found is None:
@@ -392,6 +399,8 @@ class LocalExecutionManager:
 
     def _apply_passes(self, resolved: ResolvedUnit, options: RunOptions) -> Module:
         module = resolved.module
+        if self._prepared is not None:
+            return module
         if options.fuelled:
             module = add_fuel(module)
         return apply_semantics(module, options.semantics, Names.of(resolved.module), options.shared)
@@ -575,6 +584,26 @@ class LocalExecutionManager:
             other._pending_globals = copy_values(self._read_globals())
         return other
 
+    def prepared(self, module: Module, key: str, backend: str, values: Mapping[str, object]) -> LocalExecutionManager:
+        """Return a new manager that runs a module as it stands: made from this session, with every pass applied and verified by the caller.
+
+        key: what tells the module from others. values: what its globals hold (program values), for those that do not start from their definition.
+        Traps are located in this session.
+        """
+        other = LocalExecutionManager(backend, opt_level=self._opt_level, limits=self.limits, depth=self.depth, isolated=self.isolated)
+        other.session.definitions = {item.name: Definition(item, "", 1) for item in module.items}
+        other.session.version = 1
+        other._prepared = ResolvedUnit(module, key, tuple(f.name for f in module.functions))
+        other._written = self.session
+        other._adopt_globals(module, ())
+        other._pending_globals.update(values)
+        return other
+
+    def global_values(self) -> dict[str, object]:
+        """Return a copy of the globals as program values (`backends.values`)."""
+        with self.ownership.held():
+            return copy_values(self._read_globals())
+
     def child(self, backend: str) -> LocalExecutionManager:
         """Return a new, empty manager one level deeper, with the same limits."""
         return LocalExecutionManager(backend, limits=self.limits, depth=self.depth + 1, isolated=self.isolated)
@@ -607,9 +636,10 @@ class LocalExecutionManager:
     def locate(self, trap: Trap) -> None:
         """Fill in where a trap and its calls stand in the session's cells."""
         if trap.span is None:
-            trap.span = self.session.locate(trap.origin)
-            trap.frame_spans = tuple(self.session.locate(frame) for frame in trap.frames)
-            trap.sources = self.session.sources
+            written = self.session if self._prepared is None else self._written
+            trap.span = written.locate(trap.origin)
+            trap.frame_spans = tuple(written.locate(frame) for frame in trap.frames)
+            trap.sources = written.sources
 
     def add_origin_note(self, error: BaseException, extern: str, origin: Origin | None) -> None:
         """Tell in a note of a host function's exception which MIR instruction called it."""

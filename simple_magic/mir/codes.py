@@ -296,6 +296,7 @@ CODES: dict[str, CodeInfo] = {
         'from simple_magic import LocalExecutionManager, extern\n\nextern("fn explained(x: f64) -> f64")(abs)\nLocalExecutionManager("interpreter").compile("extern fn explained(x: i64) -> i64")\n',
         'from simple_magic import LocalExecutionManager, extern\n\nextern("fn explained(x: f64) -> f64")(abs)\nLocalExecutionManager("interpreter").compile("extern fn explained(x: f64) -> f64")\n',
         "python"),
+    "E0630": CodeInfo("no gradient experiment", "The model, its nodes or its inputs are not what `gradient_experiment` can run or trace; the message says which.", "", "", "python"),
     # Warnings
     "W0301": CodeInfo("block never reached", "No path from the entry leads to the block. Often a terminator names the wrong label.",
                       "fn f():\nentry:\n  ret\nlost:\n  ret\n", "fn f():\nentry:\n  goto lost\nlost:\n  ret\n"),
