@@ -13,6 +13,8 @@ from gradient_recorder import record
 from simple_magic import LocalExecutionManager
 from simple_magic.autograd.causes import STORE, causal_test, with_fix
 from simple_magic.autograd.events import Event
+from simple_magic.autograd.experiment import gradient_experiment
+from simple_magic.autograd.judging import judge_experiment
 from simple_magic.autograd.oracles import ask_oracles, forward_driver
 from simple_magic.autograd.verdicts import WORDS, Verdict, judge
 from simple_magic.passes.semantics import MODELS
@@ -103,7 +105,35 @@ def verdicts(em: LocalExecutionManager, e: Expectation, shared=frozenset()) -> d
 
 @pytest.mark.parametrize("expectation", EXPECTATIONS, ids=str)
 def test_verdict(managers, expectation):
-    found = verdicts(managers[expectation.path], expectation)
+    check(expectation, verdicts(managers[expectation.path], expectation))
+
+
+@pytest.mark.parametrize("expectation", EXPECTATIONS, ids=str)
+def test_verdict_of_the_experiment(managers, expectation):
+    """The same, from events that the program records of itself, interpreted and compiled."""
+    seen = experiment(managers[expectation.path], expectation, ("interpreter", "llvm"))
+    judged = judge_experiment(seen, controls=False)
+    for run in seen.runs:
+        assert run.is_faithful, run
+        check(expectation, judged.of(run.backend, run.semantics))
+    assert stripped(seen.runs[0].trace) == stripped(seen.runs[1].trace)
+
+
+def stripped(trace):
+    return [repr(e) for e in trace.events]
+
+
+def experiment(em: LocalExecutionManager, e: Expectation, backends: tuple[str, ...]):
+    definition = em.definition(e.model)
+    options = {"backward": e.options.get("backward", "backward"), "reader": e.options.get("reader", ""), "leaf": e.options.get("leaf", "")}
+    if "store" in e.options:
+        options |= {"backward": "backward_store", "reader": "stored", "store": "grads"}
+    inputs = dict(zip([p.name for p in definition.params], e.inputs))
+    return gradient_experiment(None, e.model, inputs, runs=[(b, e.semantics) for b in backends], node=definition.params[0].type.name,
+                               fuel=int(e.options.get("fuel", 10**6)), manager=em, **options)  # fmt: skip
+
+
+def check(expectation: Expectation, found: dict[str, Verdict]) -> None:
     for wanted in expectation.wanted:
         verdict = found[wanted.parameter]
         assert verdict.word == wanted.word, verdict

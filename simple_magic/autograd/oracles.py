@@ -22,6 +22,7 @@ from ..backends.engines import make_engine
 from ..execution.manager import LocalExecutionManager, RunOptions
 from ..mir.diagnostics import Diagnostic, MirError, Origin, Trap
 from ..mir.types import F64, Named, format_type
+from ..passes.semantics import Site
 from .dual import Dual, DualEngine
 
 FUEL = 10**8
@@ -95,23 +96,25 @@ def forward_driver(manager: LocalExecutionManager, model: str, name: str, *, nod
     return "\n".join([f"fn {name}({inputs}) -> f64:", "entry:", *lines, ""])
 
 
-def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL) -> Oracle:
-    """Return what both oracles say. Raises: MirError for a program that cannot be differentiated."""
-    tangents = dual_oracle(manager, driver, inputs, semantics, fuel)
-    differences = difference_oracle(manager, driver, inputs, semantics, fuel)
+def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+                shared: frozenset[Site] = frozenset()) -> Oracle:  # fmt: skip
+    """Return what both oracles say, without the copies in `shared`. Raises: MirError for a program that cannot be differentiated."""
+    tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared)
+    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared)
     return Oracle(tangents[0].value if tangents else math.nan, tangents, differences)
 
 
-def _options(manager: LocalExecutionManager, semantics: str) -> RunOptions:
-    return manager.options(backend="interpreter", semantics=semantics, fuel=0, isolated=False)
+def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[Site]) -> RunOptions:
+    return replace(manager.options(backend="interpreter", semantics=semantics, fuel=0, isolated=False), shared=shared)
 
 
 # Dual numbers
 
 
-def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL) -> tuple[Tangent, ...]:
+def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+                shared: frozenset[Site] = frozenset()) -> tuple[Tangent, ...]:  # fmt: skip
     """Return the derivative by each input, exact but for rounding. Raises: MirError naming an operation that has none."""
-    options = _options(manager, semantics)
+    options = _options(manager, semantics, shared)
     return tuple(_tangent(manager, driver, inputs, seed, options, fuel) for seed in range(len(inputs)))
 
 
@@ -137,9 +140,10 @@ def _tangent(manager: LocalExecutionManager, driver: str, inputs: Sequence[float
 # Differences
 
 
-def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL) -> tuple[Difference, ...]:
+def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+                      shared: frozenset[Site] = frozenset()) -> tuple[Difference, ...]:  # fmt: skip
     """Return the derivative by each input as differences of runs."""
-    runs = _Runs(manager, driver, _options(manager, semantics), fuel)
+    runs = _Runs(manager, driver, _options(manager, semantics, shared), fuel)
     try:
         value = runs(inputs)
     except Trap as trap:

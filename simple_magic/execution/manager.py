@@ -575,7 +575,7 @@ class LocalExecutionManager:
         make: makes the engines, if they are to be others than the usual ones.
         """
         other = LocalExecutionManager(backend, opt_level=self._opt_level, semantics=self._semantics, limits=self.limits, depth=self.depth, isolated=self.isolated)
-        other._make_engine = make
+        other.use_engines(make)
         with self.ownership.held():
             other.session.definitions = dict(self.session.definitions)
             other.session.sources = dict(self.session.sources)
@@ -583,6 +583,10 @@ class LocalExecutionManager:
             other._slots = dict(self._slots)
             other._pending_globals = copy_values(self._read_globals())
         return other
+
+    def use_engines(self, make: Callable[[str, Host], Backend]) -> None:
+        """Let engines be made by `make` from now on; those that are there stay."""
+        self._make_engine = make
 
     def prepared(self, module: Module, key: str, backend: str, values: Mapping[str, object]) -> LocalExecutionManager:
         """Return a new manager that runs a module as it stands: made from this session, with every pass applied and verified by the caller.
