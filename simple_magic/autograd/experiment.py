@@ -19,7 +19,7 @@ from ..backends.values import StructValue, parts_of
 from ..execution.manager import LocalExecutionManager
 from ..execution.session import ResolvedUnit
 from ..mir.diagnostics import LoweringError, Origin, Span, Trap
-from ..mir.model import Module
+from ..mir.model import Instruction, Module
 from ..mir.printer import format_instruction
 from ..mir.resolve import Names
 from ..mir.text import parse_text
@@ -28,7 +28,7 @@ from ..passes.provenance import Fields
 from ..passes.semantics import MODELS, Site, apply_semantics
 from ..passes.trace import CAPACITY, UNKNOWN, Options, add_trace
 from .driver import DRIVER, MARKS, Driver, NodeOptions, make_driver
-from .events import Trace
+from .events import Event, Trace
 from .recording import Records, make_trace
 
 FUEL = 10**8
@@ -83,6 +83,10 @@ class Experiment:
             if (found.backend, found.semantics) == (backend, semantics):
                 return found
         raise KeyError(f"no run of {backend} under {semantics}; there is: {', '.join(f'{r.backend}/{r.semantics}' for r in self.runs)}")
+
+    def unit_instructions(self, event: Event) -> tuple[Instruction, ...]:
+        """Return the instruction as written that an event names; its origin makes a site for `suppress` and `force`. Empty if it has none."""
+        return tuple(i for f in self.unit.functions if f.name == event.function for b in f.blocks if b.label == event.block for i in b.instructions[event.index : event.index + 1])
 
     def again(self, backend: str, semantics: str, **changes: object) -> Run:
         """Repeat a run with changes: inputs, suppress, force (sites of the semantics pass), trace, steps, lr."""
@@ -150,7 +154,6 @@ class Bench:
     options: NodeOptions
     driver: Driver
     unit: ResolvedUnit
-    globals: Mapping[str, object]
     fuel: int | None
     timeout: float | None
     capacity: int
@@ -161,9 +164,8 @@ class Bench:
         written = manager.definition(model)
         functions = {name: manager.definition(name) for name in manager.functions()}
         driver = make_driver(written, options, manager.session.names(), functions)
-        values = manager.global_values()
         manager.compile(driver.text, cell="<gradient driver>")
-        return cls(manager, options, driver, manager.session.unit_of(DRIVER), values, fuel, timeout, capacity, shares)
+        return cls(manager, options, driver, manager.session.unit_of(DRIVER), fuel, timeout, capacity, shares)
 
     def inputs(self, given: Mapping[str, object]) -> dict[str, object]:
         """Return the inputs in the order of the parameters. Raises: TypeError."""
@@ -191,7 +193,7 @@ class Bench:
         module = self.rewritten(semantics, suppressed, forced)
         key = f"{self.unit.key} {semantics} {self.fuel is not None} {sorted(map(str, suppressed))} {sorted(map(str, forced))}"
         args = (*self.inputs(inputs).values(), steps, lr)
-        with self.manager.prepared(module, key, backend, self.globals) as plain:
+        with self.manager.prepared(module, key, backend, self._globals(traced=False)) as plain:
             out, trap = self._call(plain, args)
         if trap is not None:
             run = Run(backend, semantics, trap=trap)
@@ -213,8 +215,7 @@ class Bench:
             traced, sites = add_trace(module, Options(fields, MARKS, self.capacity, self.shares), self.unit.module)
         except LoweringError as error:
             return replace(run, note=str(error))
-        values = self._with_ids(self.globals)
-        with self.manager.prepared(traced, f"{key} traced {fields} {self.capacity} {self.shares}", run.backend, values) as manager:
+        with self.manager.prepared(traced, f"{key} traced {fields} {self.capacity} {self.shares}", run.backend, self._globals(traced=True)) as manager:
             manager.execute("trace$begin", self.capacity, fuel=_some(self.fuel))
             out, traced_trap = self._call(manager, args)
             records = _read_records(manager, self.capacity, self.fuel)
@@ -222,11 +223,11 @@ class Bench:
         trace = make_trace(records, sites, names, o.store, self._locate, run.backend, run.semantics)
         return replace(run, trace=trace, is_faithful=_bits(plain) == _bits(out) and _place(trap) == _place(traced_trap))
 
-    def _with_ids(self, values: Mapping[str, object]) -> Mapping[str, object]:
-        """Return the globals with the hidden field in every node that they hold: the node is older than the trace."""
+    def _globals(self, traced: bool) -> Mapping[str, object]:
+        """Return a copy of the globals that the program uses; for a traced run, with the hidden field in every node: it is older than the trace."""
         held = {g.name for g in self.unit.module.globals}
-        own = {name: value for name, value in self.manager_copy().items() if name in held and name in values}
-        todo, seen = list(own.values()), set()
+        own = {name: value for name, value in self.manager.global_values().items() if name in held}
+        todo, seen = list(own.values()) if traced else [], set()
         while todo:
             value = todo.pop()
             if id(value) in seen or isinstance(value, (int, float, str, bool, type(None))):
@@ -236,9 +237,6 @@ class Bench:
             if isinstance(value, StructValue) and value.type_name == self.options.node:
                 value.slots.append(UNKNOWN)
         return own
-
-    def manager_copy(self) -> Mapping[str, object]:
-        return self.manager.global_values()
 
     def _locate(self, origin: Origin | None, span: Span | None) -> tuple[str, str, int]:
         """Return (text, cell, line) of an instruction as written."""
