@@ -51,7 +51,9 @@ def store_entries(seen: Experiment, semantics: str) -> dict[str, str]:
         engines.append(_Noting(host, store, seen.options.reader))
         return engines[-1]
 
-    prepared = bench.manager.prepared(bench.rewritten(semantics), f"{bench.unit.key} {semantics} readers", "interpreter", bench.globals)
+    held = {g.name for g in bench.unit.module.globals}
+    values = {name: value for name, value in bench.manager.global_values().items() if name in held}
+    prepared = bench.manager.prepared(bench.rewritten(semantics), f"{bench.unit.key} {semantics} readers", "interpreter", values)
     with prepared as manager:
         manager.use_engines(make)
         manager.execute_captured(DRIVER, *bench.inputs(seen.inputs).values(), 0, 0.0, fuel=bench.fuel)

@@ -180,6 +180,10 @@ def _write(state: Replay, event: Event) -> None:
     if event.kind == "accumulate":
         added = list(state.contents.get(other, ())) if is_own and event.edge != event.object else [event.time]
         content += added
+    elif event.kind == "overwrite" and event.edge == event.object:  # Its own gradient, changed: nothing is gone, and something may have come.
+        added = [] if event.before == event.after else [event.time]
+        state.uncertain.update(added)
+        content += added
     elif event.kind == "write":
         state.uncertain.add(event.time)
         added = [event.time]
