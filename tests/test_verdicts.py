@@ -248,8 +248,9 @@ def test_an_experiment_is_judged_with_its_controls_and_fixes(managers):
 # The shipped library
 
 
-@pytest.mark.parametrize(("semantics", "word"), [("reference", "ok"), ("contract", "ok"), ("value", "lost"), ("interp_2026_02", "lost")])
+@pytest.mark.parametrize(("semantics", "word"), [("reference", "ok"), ("contract", "ok"), ("value", "never-written"), ("interp_2026_02", "never-written")])
 def test_dense_nodes_get_a_verdict_for_each_element(semantics, word):
+    """Backward skips nodes without a gradient: where the first one is lost, the parameters never get any."""
     source = """
 fn model(a: Dense, b: Dense) -> Dense:
 entry:
@@ -262,4 +263,14 @@ entry:
     judged = judge_experiment(seen, controls=False)
     found = judged.of("interpreter", semantics)
     assert list(found) == ["a[0]", "a[1]", "b[0]", "b[1]"] and {v.word for v in found.values()} == {word}, str(judged)
-    assert all((v.gradient is None) == (word == "lost") for v in found.values())
+    assert all((v.gradient is None) == (word != "ok") for v in found.values())
+    if word != "ok":
+        assert all(v.cause is not None and v.symptom is not None and v.symptom.original not in ("0", "1") for v in found.values()), "blame what was lost before"
+
+
+def test_what_made_backward_skip_a_parameter_is_found_by_running_without_it():
+    source = "fn model(a: Dense) -> Dense:\nentry:\n  c = call Dense.exp(a)\n  s = call Dense.sum(c)\n  ret s\n"
+    seen = gradient_experiment(source, "model", {"a": (0.5,)}, runs=[("interpreter", "value")], node="Dense")
+    judged = judge_experiment(seen, controls=False, try_fix=True)
+    test = judged.tests["interpreter", "value", "a[0]"]
+    assert (test.word, test.final) == ("never-written", "ok") and test.fix == STORE, str(judged) + str(test)

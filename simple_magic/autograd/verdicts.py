@@ -203,7 +203,7 @@ class _Case:
             return self.make("inconclusive", self.disagreement(), self.events())
         if not self.contributions:
             if tangent.depends:
-                return self.make("never-written", self.never())
+                return self.never()
             if number == 0.0:
                 return self.make("ok", "the result does not depend on it", zero="independent")
             return self.make("wrong", "the result does not depend on it")
@@ -231,9 +231,17 @@ class _Case:
         slack = AGREEMENT * max(abs(low), abs(high)) + self.difference.noise
         return low - slack <= number <= high + slack
 
-    def never(self) -> str:
-        sentence = "backward never wrote a gradient for it"
-        return sentence + " (its result is not the model's)" if not self.replayed.contributions else sentence + ", although the result depends on it"
+    def never(self) -> Verdict:
+        """Backward did not come here: perhaps because a node before it never saw what was written for it."""
+        read = {time for times in self.replayed.read.values() for time in times}
+        latest = {event.original: name for name, event in self.replayed.copies.items()}
+        for event in self.replayed.contributions.values():
+            chain = self.replayed.links(latest.get(event.original, event.object), event.object) or tuple(self.replayed.descent(event.object))
+            if event.time in read or not chain:
+                continue
+            sentence = f"backward did not come here: what event {event.time} ({place(event)}) wrote to {event.object} was read by nobody; "
+            return self.make("never-written", sentence + describe_chain(f"node {event.original}", chain), [*chain, event], chain[0], event, chain=chain)
+        return self.make("never-written", "backward never wrote a gradient for it, although the result depends on it")
 
     def disagreement(self) -> str:
         trap = self.tangent.trap or self.difference.trap
