@@ -27,6 +27,7 @@ from .doctor import report as doctor_report
 from .execution.compare import compare, same_value
 from .execution.defaults import BACKENDS
 from .execution.export import export
+from .execution.libraries import LIBRARIES
 from .execution.limits import changed_limits, parse_size
 from .execution.manager import LocalExecutionManager, RunOptions
 from .mir.ops import USER_OPS
@@ -119,6 +120,7 @@ class SimpleMagics(Magics):
     @argument("--stack", help="Bytes of stack of this run, such as 256k, within the thread's own (8M on most systems).")
     @argument("--output-limit", help="Characters that the run may write.")
     @argument("--compile-limit", help="Instructions that the cell, or one function with all it reaches, may hold.")
+    @argument("--use", action="append", default=[], choices=tuple(LIBRARIES), help="A library of MIR that the cell builds on, such as autograd: differentiable nodes.")
     @argument("--json", action="store_true", help="The cell holds the JSON form, not text.")
     @no_var_expand
     @needs_local_scope
@@ -150,6 +152,8 @@ class SimpleMagics(Magics):
         name = f"In[{self.ip.displayhook.prompt_count}]"
         # The magic's own line is line 1 of the cell, as the editor counts.
         source = cell if options.json else f"%%simple_jit {line}".rstrip() + "\n" + cell
+        for library in options.use:
+            self.manager.use_library(library)
         info = self.manager.compile(_blank_first_line(source) if not options.json else source, cell=name)
         self.manager.session.show_source(name, source)
         bound = self._bind(info.symbol_names, options.module)
@@ -417,7 +421,7 @@ def completions(magics: SimpleMagics, text: str, line: str) -> list[str]:
     """Return what can stand at the end of a line inside a `%%simple_jit` cell: opcodes, or names of the session."""
     words = line.split()
     if line.startswith("%"):
-        known = ["--backend", "--opt", "--semantics", "--args", "--show", "--expect", "--fuel", "--timeout", "--isolated", "--memory", "--stack", "--output-limit",
+        known = ["--backend", "--opt", "--semantics", "--args", "--show", "--expect", "--fuel", "--timeout", "--isolated", "--memory", "--stack", "--output-limit", "--use",
                  "--compile-limit", "--json", *SUBCOMMANDS]  # fmt: skip
     elif not words or (len(words) == 1 and words[0] == text) or "=" in words[-2:]:
         known = [*USER_OPS, "fn", "struct", "class", "enum", "global", "extern"]

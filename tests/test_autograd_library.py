@@ -134,7 +134,7 @@ def test_random_numbers_are_seeded_and_in_range(manager):
 
 
 def test_unknown_library():
-    with LocalExecutionManager("interpreter") as em, pytest.raises(ValueError, match="there is: autograd"):
+    with LocalExecutionManager("interpreter") as em, pytest.raises(ValueError, match="there is: autograd, mazur"):
         em.use_library("numpy")
 
 

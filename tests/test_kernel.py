@@ -207,3 +207,19 @@ def test_limits_of_a_cell_and_of_the_settings(kernel):
         kernel.run(f"from simple_magic.magics import current_magics\n_m = current_magics(get_ipython()); _m.{name} = _m.traits()[{name!r}].default_value")
     assert "is not a size" in kernel.run("%config SimpleMagics.memory = 'much'").stderr
     assert "isolated" in kernel.run("print(get_ipython().find_cell_magic('simple_jit').__doc__)").stdout
+
+
+def test_a_cell_uses_a_library(kernel):
+    cell = """%%simple_jit --use autograd --semantics {model} --args 2.0 3.0 -o gradient
+fn main(a: f64, b: f64) -> f64:
+entry:
+  x = call Value.leaf(a)
+  y = call Value.leaf(b)
+  p = call Value.mul(x, y)
+  call Value.backward(p)
+  g = call Value.gradient(x)
+  ret g
+"""
+    for model, expected in (("reference", "3.0"), ("value", "0.0")):
+        outcome = kernel.run(cell.format(model=model), g="gradient")
+        assert outcome.error is None and outcome.expressions == {"g": expected}

@@ -309,3 +309,144 @@ def test_copies_can_be_suppressed_for_a_causal_test():
 def test_no_node_class_is_an_error():
     with pytest.raises(MirError, match="is no class or struct"):
         gradient_experiment(OWN.format(kind="class"), "model", {}, node="Nothing")
+
+
+EVERYTHING = """
+class Node:
+  value: f64
+  grad: [f64]
+  inputs: [Node]
+  more: (Node, f64)?
+
+global store: {i64: f64}
+global total: f64
+
+fn leaf(x: f64) -> Node:
+entry:
+  grad = array 0.0, 0.0
+  inputs: [Node] = array
+  none: (Node, f64)? = const nil
+  n = new Node(value: x, grad: grad, inputs: inputs, more: none)
+  ret move n
+
+fn Node.add_at(self: Node, i: i64, g: f64):
+entry:
+  old = index_get self.grad, i
+  sum = add old, g
+  index_set self.grad, i, move sum
+  ret
+
+fn twice(g: f64) -> f64:
+entry:
+  r = mul g, 2.0
+  ret r
+
+fn risky(g: f64, n: i64) -> f64:
+entry:
+  bad = gt n, 1
+  if bad then fail else fine
+fail:
+  throw n, 7
+fine:
+  r = add g, 1.0
+  ret r
+
+fn countdown(n: i64, g: f64) -> f64:
+entry:
+  done = le n, 0
+  if done then out else again
+out:
+  ret g
+again:
+  n = sub n, 1
+  g = mul g, 0.5
+  goto entry
+
+fn model(x: Node, y: Node) -> Node:
+entry:
+  v = mul x.value, y.value
+  grad = array_fill 0.0, 2
+  inputs = array x, y, x
+  pair = tuple y, 2.0
+  more = some pair
+  n = new Node(value: v, grad: grad, inputs: inputs, more: more)
+  ret n
+
+fn backward(root: Node):
+entry:
+  index_set root.grad, 0, 1.0
+  index_set root.grad, 1, 0.5
+  i = const 0
+  double = func twice
+  goto head
+head:
+  c = lt i, 2
+  if c then body else rest
+body:
+  g = index_get root.grad, i
+  h = call_indirect double(g)
+  call Node.add_at(root.inputs[0], i, h)
+  k = call twice(g)
+  index_set root.inputs[1].grad, i, k
+  view = get_field root.inputs[2], grad
+  old = index_get view, i
+  new_one = add old, g
+  index_set view, i, new_one
+  q = invoke risky(g, i) then fine unwind caught(p, t)
+fine:
+  set_field root.inputs[0], value, q
+  index_set @store, i, q
+  goto next
+caught:
+  f: f64 = cast t
+  index_set @store, i, f
+  goto next
+next:
+  i = add i, 1
+  goto head
+rest:
+  z = call countdown(3, root.grad[0])
+  whole = array z, 4.0
+  set_field root.inputs[1], grad, whole
+  pair = unwrap root.more
+  partner = get_field pair, 0
+  set_field partner, grad, partner.grad
+  part = slice partner.grad, 0, 1
+  push part, 3.0
+  set_field partner, grad, move part
+  other = get_field partner, grad
+  copied = concat other, other
+  store_global total, copied[1]
+  set_field @kept[0], grad, copied
+  ret
+
+global kept: [Node]
+
+fn keep():
+entry:
+  n = call leaf(0.0)
+  push @kept, n
+  ret
+"""
+
+
+@pytest.mark.parametrize("kind", ["class", "struct"])
+def test_a_traced_program_does_what_the_plain_one_does(kind):
+    source = EVERYTHING.replace("class Node", f"{kind} Node")
+    if kind == "struct":
+        source = source.replace("  more: (Node, f64)?", "  more: [(Node, f64)]").replace("none: (Node, f64)? = const nil", "none: [(Node, f64)] = array")
+        source = source.replace("more = some pair", "more = array pair").replace("pair = unwrap root.more", "pair = index_get root.more, 0")
+    with LocalExecutionManager("interpreter", opt_level=0) as manager:
+        manager.compile(source)
+        manager.execute("keep")
+        seen = gradient_experiment(None, "model", {"x": 2.0, "y": 3.0}, backends=BACKENDS,
+                                   models=tuple(MODELS), manager=manager, node="Node", leaf="leaf", value="value", backward="backward", store="store", shares=True)  # fmt: skip
+    for semantics in MODELS:
+        runs = [seen.run(backend, semantics) for backend in BACKENDS]
+        assert all(r.is_faithful and r.trap is None for r in runs), (semantics, [str(r.trap) for r in runs])
+        assert all(r.trace.events == runs[0].trace.events for r in runs)
+        module = seen.bench.rewritten(semantics)
+        traced, _ = add_trace(module, Options(Fields("Node", "grad", "value", "store"), shares=True), seen.unit)
+        verify(traced, Names(), internal=True)
+    events = seen.run("interpreter", "reference").trace.events
+    assert {e.kind for e in events} >= {"alloc", "share", "accumulate", "overwrite"}

@@ -34,6 +34,7 @@ from .recording import Records, make_trace
 FUEL = 10**8
 DEFAULT_RUNS = (("interpreter", "value"), ("llvm", "reference"))
 LIBRARY_NODES = ("Value", "Dense")
+MOST_EVENTS = 1 << 23
 CHUNK = 1 << 16
 """How many events are read out at once."""
 
@@ -111,6 +112,8 @@ def gradient_experiment(source: str | Mapping | Module | None, model: str = "mod
     wanted = _pairs(backends, models, runs)
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
+    if not 0 < capacity <= MOST_EVENTS:
+        raise ValueError(f"capacity must be between 1 and {MOST_EVENTS}, got {capacity}")
     base = manager.fork(manager.backend) if manager is not None else LocalExecutionManager("interpreter")
     try:
         _define(base, source, options)
@@ -174,6 +177,9 @@ class Bench:
             missing, unknown = sorted(set(names) - set(given)), sorted(set(given) - set(names))
             raise TypeError(f"the model takes {', '.join(names) or 'nothing'}" + (f"; missing: {', '.join(missing)}" if missing else "")
                             + (f"; unknown: {', '.join(unknown)}" if unknown else ""))  # fmt: skip
+        for i in self.driver.inputs:
+            if i.is_list and not isinstance(given[i.name], Iterable):
+                raise TypeError(f"input {i.name}: expected numbers, got {type(given[i.name]).__name__}")
         return {i.name: tuple(given[i.name]) if i.is_list else given[i.name] for i in self.driver.inputs}  # type: ignore[arg-type]
 
     def rewritten(self, semantics: str, suppress: frozenset[Site] = frozenset(), force: frozenset[Site] = frozenset()) -> Module:
@@ -207,6 +213,8 @@ class Bench:
             return manager.execute(DRIVER, *args, fuel=self.fuel, timeout=self.timeout), None  # type: ignore[return-value]
         except Trap as trap:
             return [], trap
+        except (TypeError, OverflowError, ValueError) as error:
+            raise type(error)(str(error).replace(f"{DRIVER}, argument input_", "input ")) from None
 
     def _traced(self, run: Run, module: Module, key: str, args: Sequence[object], plain: Sequence[float], trap: Trap | None) -> Run:
         o = self.options

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-LIBRARIES = {"autograd": "autograd/library.mir"}
-"""Where the text of each library stands in the package."""
+LIBRARIES = {"autograd": "autograd/library.mir", "mazur": "autograd/mazur.mir"}
+"""Where the text of each library stands in the package; `mazur` is an example and needs `autograd`."""
 
 
 def library_source(name: str) -> str:
