@@ -274,3 +274,30 @@ def test_what_made_backward_skip_a_parameter_is_found_by_running_without_it():
     judged = judge_experiment(seen, controls=False, try_fix=True)
     test = judged.tests["interpreter", "value", "a[0]"]
     assert (test.word, test.final) == ("never-written", "ok") and test.fix == STORE, str(judged) + str(test)
+
+
+def test_a_shared_buffer_is_fixed_by_a_copy_that_was_tried(managers):
+    e = Expectation(FOLDER / "buffers.mir", 0, "sums", (3.0, 4.0), "reference", {"backward": "passing_on", "reader": "first", "leaf": "Cell.leaf"}, ())
+    judged = judge_experiment(experiment(managers[e.path], e, ("interpreter",)), controls=False, try_fix=True)
+    found = judged.of("interpreter", "reference")
+    assert found["y"].word == "doubled" and found["y"].fix == "copy what line 45 of passing_on stores: tried, and y is ok"
+    assert found["x"].word == "ok" and found["x"].fix == ""
+
+
+def test_a_trace_that_reached_its_cap_proves_no_loss():
+    source = "fn model(x: Value) -> Value:\nentry:\n  r = call Value.mul(x, x)\n  ret r\n"
+    seen = gradient_experiment(source, "model", {"x": 3.0}, runs=[("interpreter", "value"), ("interpreter", "reference")], capacity=3)
+    judged = judge_experiment(seen, controls=False)
+    assert judged.of("interpreter", "value")["x"].word == "inconclusive" and judged.of("interpreter", "reference")["x"].word == "ok"
+
+
+def test_a_lost_gradient_says_what_it_would_have_been(managers):
+    e = Expectation(FOLDER / "copies.mir", 0, "scaled", (3.0,), "reference", {"backward": "lose"}, ())
+    assert "would be 5.0" in verdicts(managers[e.path], e)["x"].note
+
+
+def test_the_verdicts_of_training_are_those_of_the_first_step():
+    source = "fn model(x: Value, scale: f64) -> Value:\nentry:\n  a = call Value.mul(x, x)\n  r = call Value.scale(a, scale)\n  ret r\n"
+    seen = gradient_experiment(source, "model", {"x": 3.0, "scale": -2.5}, runs=[("interpreter", "reference")], steps=3)
+    (verdict,) = judge_experiment(seen, controls=False).verdicts["interpreter", "reference"]
+    assert (verdict.word, verdict.gradient, verdict.landed) == ("ok", -15.0, 2)

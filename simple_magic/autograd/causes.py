@@ -7,15 +7,22 @@ chain is added and the run repeated. Nothing is called a fix that was not run an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from ..mir.diagnostics import Origin
 from ..passes.semantics import WRITTEN, Site
 from .events import Event
 from .verdicts import HOW, Verdict, place, site
 
-Rejudge = Callable[[frozenset[Site]], Mapping[str, Verdict]]
-"""Run the experiment without these copies and return the verdicts by parameter."""
+
+class Rejudge(Protocol):
+    """Run the experiment without the copies in `shared`, and with those in `copied`; return the verdicts by parameter."""
+
+    def __call__(self, shared: frozenset[Site], copied: frozenset[Site] = frozenset()) -> Mapping[str, Verdict]: ...
+
+
 ROUNDS = 12
 """How many further chains may come to light."""
 LINKS = 24
@@ -77,8 +84,22 @@ def causal_test(verdict: Verdict, rejudge: Rejudge) -> CausalTest | None:
 
 def with_fix(verdict: Verdict, rejudge: Rejudge) -> Verdict:
     """Return the verdict with what helps, if it blames copies."""
+    if verdict.word == "doubled":
+        return replace(verdict, fix=copy_fix(verdict, rejudge))
     test = causal_test(verdict, rejudge)
     return verdict if test is None else replace(verdict, fix=test.fix)
+
+
+def copy_fix(verdict: Verdict, rejudge: Rejudge) -> str:
+    """Return where a copy helps against a contribution that counts twice, if it was run and did; else ""."""
+    event = verdict.cause
+    if verdict.word != "doubled" or event is None:
+        return ""
+    for position in ("field_write", "element_write"):
+        place_of_copy = (Origin(event.function, event.block, event.index), position)
+        if rejudge(frozenset(), frozenset({place_of_copy}))[verdict.parameter].word == "ok":
+            return f"copy what {place(event)} stores: tried, and {verdict.parameter} is ok"
+    return ""
 
 
 def _blames(verdict: Verdict) -> tuple[object, ...]:

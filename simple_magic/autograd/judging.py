@@ -20,7 +20,7 @@ from ..mir.model import Const, const
 from ..mir.printer import format_operand
 from ..mir.types import F64, I64, Array, Type, format_type
 from ..passes.semantics import Site
-from .causes import CausalTest, causal_test
+from .causes import CausalTest, causal_test, copy_fix
 from .driver import Driver
 from .events import Event, Trace
 from .experiment import Experiment, Run, gradient_experiment
@@ -108,13 +108,13 @@ def judge_experiment(seen: Experiment, *, controls: bool = True, try_fix: bool =
 # One run
 
 
-def oracle_of(seen: Experiment, semantics: str, shared: frozenset[Site] = frozenset()) -> Oracle:
-    """Return what the oracles say of the model under a semantics model, without the copies in `shared`."""
+def oracle_of(seen: Experiment, semantics: str, shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> Oracle:
+    """Return what the oracles say of the model under a semantics model, without the copies in `shared` and with those in `copied`."""
     bench = seen.bench
     assert bench is not None, "an experiment that was made by hand cannot run"
     with bench.manager.fork("interpreter") as manager:
         manager.compile(forward_source(seen), cell="<forward driver>")
-        return ask_oracles(manager, FORWARD, _flat(bench.driver, seen.inputs), semantics, bench.fuel or FUEL, shared)
+        return ask_oracles(manager, FORWARD, _flat(bench.driver, seen.inputs), semantics, bench.fuel or FUEL, shared, copied)
 
 
 def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]:
@@ -161,20 +161,20 @@ def first_step(trace: Trace) -> Trace:
     return replace(trace, events=events, names=names, dropped=0 if len(events) < len(trace.events) else trace.dropped)
 
 
-def rejudged(seen: Experiment, run: Run, shared: frozenset[Site]) -> dict[str, Verdict]:
-    """Run again without some copies, and judge that, against oracles that do without them too."""
-    again = seen.again(run.backend, run.semantics, suppress=shared)
-    return {v.parameter: v for v in judge_run(seen, again, oracle_of(seen, run.semantics, shared))}
+def rejudged(seen: Experiment, run: Run, shared: frozenset[Site], copied: frozenset[Site] = frozenset()) -> dict[str, Verdict]:
+    """Run again without some copies and with others, and judge that, against oracles that do the same."""
+    again = seen.again(run.backend, run.semantics, suppress=shared, force=copied)
+    return {v.parameter: v for v in judge_run(seen, again, oracle_of(seen, run.semantics, shared, copied))}
 
 
 def _try_fixes(seen: Experiment, run: Run, found: tuple[Verdict, ...]) -> tuple[tuple[Verdict, ...], dict[tuple[str, str, str], CausalTest]]:
     tests: dict[tuple[str, str, str], CausalTest] = {}
-    known: dict[frozenset[Site], dict[str, Verdict]] = {}
+    known: dict[tuple[frozenset[Site], frozenset[Site]], dict[str, Verdict]] = {}
 
-    def rejudge(shared: frozenset[Site]) -> dict[str, Verdict]:
-        if shared not in known:
-            known[shared] = rejudged(seen, run, shared)
-        return known[shared]
+    def rejudge(shared: frozenset[Site], copied: frozenset[Site] = frozenset()) -> dict[str, Verdict]:
+        if (shared, copied) not in known:
+            known[shared, copied] = rejudged(seen, run, shared, copied)
+        return known[shared, copied]
 
     fixed = []
     for verdict in found:
@@ -182,6 +182,8 @@ def _try_fixes(seen: Experiment, run: Run, found: tuple[Verdict, ...]) -> tuple[
         if test is not None:
             tests[run.backend, run.semantics, verdict.parameter] = test
             verdict = replace(verdict, fix=test.fix)
+        elif verdict.word == "doubled":
+            verdict = replace(verdict, fix=copy_fix(verdict, rejudge))
         fixed.append(verdict)
     return tuple(fixed), tests
 

@@ -97,24 +97,24 @@ def forward_driver(manager: LocalExecutionManager, model: str, name: str, *, nod
 
 
 def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
-                shared: frozenset[Site] = frozenset()) -> Oracle:  # fmt: skip
-    """Return what both oracles say, without the copies in `shared`. Raises: MirError for a program that cannot be differentiated."""
-    tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared)
-    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared)
+                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> Oracle:  # fmt: skip
+    """Return what both oracles say, without the copies in `shared` and with those in `copied`. Raises: MirError for a program that cannot be differentiated."""
+    tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared, copied)
+    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied)
     return Oracle(tangents[0].value if tangents else math.nan, tangents, differences)
 
 
-def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[Site]) -> RunOptions:
-    return replace(manager.options(backend="interpreter", semantics=semantics, fuel=0, isolated=False), shared=shared)
+def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[Site], copied: frozenset[Site]) -> RunOptions:
+    return replace(manager.options(backend="interpreter", semantics=semantics, fuel=0, isolated=False), shared=shared, copied=copied)
 
 
 # Dual numbers
 
 
 def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
-                shared: frozenset[Site] = frozenset()) -> tuple[Tangent, ...]:  # fmt: skip
+                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Tangent, ...]:  # fmt: skip
     """Return the derivative by each input, exact but for rounding. Raises: MirError naming an operation that has none."""
-    options = _options(manager, semantics, shared)
+    options = _options(manager, semantics, shared, copied)
     return tuple(_tangent(manager, driver, inputs, seed, options, fuel) for seed in range(len(inputs)))
 
 
@@ -141,9 +141,9 @@ def _tangent(manager: LocalExecutionManager, driver: str, inputs: Sequence[float
 
 
 def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
-                      shared: frozenset[Site] = frozenset()) -> tuple[Difference, ...]:  # fmt: skip
+                      shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Difference, ...]:  # fmt: skip
     """Return the derivative by each input as differences of runs."""
-    runs = _Runs(manager, driver, _options(manager, semantics, shared), fuel)
+    runs = _Runs(manager, driver, _options(manager, semantics, shared, copied), fuel)
     try:
         value = runs(inputs)
     except Trap as trap:

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .events import UNKNOWN, Event, Trace
 
@@ -80,14 +81,21 @@ class Replay:
     uncertain: set[int] = field(default_factory=set)
     """Contributions of which the trace does not say whether they replaced what was there."""
 
-    def of(self, original: str, element: int | None) -> Iterator[Event]:
-        """Yield the contributions to a node, on whatever copy."""
-        return (e for e in self.contributions.values() if e.original == original and e.element == element)
+    @cached_property
+    def families(self) -> dict[str, dict[int | None, list[Event]]]:
+        """The contributions to each node, on whatever copy, by the node's original and the element."""
+        found: dict[str, dict[int | None, list[Event]]] = defaultdict(lambda: defaultdict(list))
+        for event in self.contributions.values():
+            found[event.original][event.element].append(event)
+        return found
+
+    def of(self, original: str, element: int | None) -> Sequence[Event]:
+        """Return the contributions to a node, on whatever copy."""
+        return self.families.get(original, {}).get(element, ())
 
     def slot(self, home: str, element: int | None) -> Slot:
         """Return where a gradient is that is read as one number: an array of one element is one, too."""
-        found = {e.element for e in self.trace.events if e.is_write and self.is_gradient(e) and e.original == self.original(home)}
-        return (home, 0) if element is None and found == {0} else (home, element)
+        return (home, 0) if element is None and set(self.families.get(self.original(home), ())) == {0} else (home, element)
 
     def is_gradient(self, event: Event) -> bool:
         """Whether a write is one of a gradient: in a node, or in a store."""
@@ -134,8 +142,8 @@ class Replay:
         if contribution.edge in ("", UNKNOWN) or contribution.time not in self.read:
             return [], []
         held = set(self.read[contribution.time])
-        original = self.original(contribution.edge)
-        family = [e for e in self.contributions.values() if e.original == original and e.time not in held and e.time != contribution.time]
+        everything = self.families.get(self.original(contribution.edge), {}).values()
+        family = sorted((e for part in everything for e in part if e.time not in held and e.time != contribution.time), key=lambda e: e.time)
         return [e for e in family if e.time < contribution.time], [e for e in family if e.time > contribution.time]
 
 

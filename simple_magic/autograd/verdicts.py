@@ -285,7 +285,9 @@ class _Case:
         if first.links:
             sentence += "; " + describe_chain(self.name, first.links)
         evidence = [e for c in lost for e in (*c.links, c.event)]
-        return self.make(word, sentence, evidence, first.links[0] if first.links else first.event, first.event, chain=first.links)
+        whole = self.number + sum(c.event.delta or 0.0 for c in lost)  # type: ignore[operator]
+        note = f"with what was lost it would be {whole!r}, the derivative" if self.tangent.trap is None and is_right(whole, self.tangent) and whole != 0.0 else ""
+        return self.make(word, sentence, evidence, first.links[0] if first.links else first.event, first.event, chain=first.links, note=note)
 
     def erased(self, erased: list[Contribution]) -> Verdict:
         first = erased[0]

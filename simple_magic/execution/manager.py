@@ -81,6 +81,8 @@ class RunOptions:
     isolated: bool = False
     shared: frozenset[Site] = frozenset()
     """Copies that are left out, of the model or as written: how a cause is tested."""
+    copied: frozenset[Site] = frozenset()
+    """Copies that are made although the model shares."""
 
     @property
     def engine(self) -> str:
@@ -403,7 +405,7 @@ class LocalExecutionManager:
             return module
         if options.fuelled:
             module = add_fuel(module)
-        return apply_semantics(module, options.semantics, Names.of(resolved.module), options.shared)
+        return apply_semantics(module, options.semantics, Names.of(resolved.module), options.shared, options.copied)
 
     def _compile_unit(self, resolved: ResolvedUnit, options: RunOptions) -> CompiledUnit:
         size = sum(len(b.instructions) for f in resolved.module.functions for b in f.blocks)
