@@ -199,7 +199,8 @@ class _Case:
         if known and self.difference.is_kink and (self.is_between(number) or not self.contributions):
             left, right_side = self.difference.left, self.difference.right
             return self.make("kink", f"the function has no derivative here: {left:.6g} from the left, {right_side:.6g} from the right", self.events())
-        if not known or not (self.difference.is_kink or oracles_agree(tangent, self.difference)):
+        is_silent = not tangent.depends and not math.isfinite(tangent.value)  # Where the result itself is not a number, differences say nothing.
+        if not known or not (self.difference.is_kink or is_silent or oracles_agree(tangent, self.difference)):
             return self.make("inconclusive", self.disagreement(), self.events())
         if not self.contributions:
             if tangent.depends:
