@@ -272,13 +272,22 @@ def _parts(value: object) -> Iterable[object] | None:
 
 
 class DualEngine(Interpreter):
-    """The interpreter for one pass: the input number `seed` of every outermost call has tangent 1. Afterwards `result` is what the call gave."""
+    """The interpreter for one pass after another: the input number `seed` of every outermost call has tangent 1.
 
-    def __init__(self, host: Host, seed: int) -> None:
-        self.seed = seed
+    Afterwards `result` is what the call gave, and `notes` what the pass met.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.seed = 0
         self.notes = Notes()
         self.result: object = None
         super().__init__(host, rules(self.notes))
+
+    def begin(self, seed: int) -> None:
+        """Begin a pass."""
+        self.seed, self.result = seed, None
+        self.notes.kinks.clear()
+        self.notes.underflows.clear()
 
     def compile(self, unit: Unit, level: int) -> Program:
         return _DualProgram(self, super().compile(unit, level))

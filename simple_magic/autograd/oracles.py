@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 
 from ..backends.base import Host
-from ..backends.engines import make_engine
 from ..execution.manager import LocalExecutionManager, RunOptions
 from ..mir.diagnostics import Diagnostic, MirError, Origin, Trap
 from ..mir.types import F64, Named, format_type
@@ -114,27 +113,30 @@ def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[S
 def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
                 shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Tangent, ...]:  # fmt: skip
     """Return the derivative by each input, exact but for rounding. Raises: MirError naming an operation that has none."""
-    options = _options(manager, semantics, shared, copied)
-    return tuple(_tangent(manager, driver, inputs, seed, options, fuel) for seed in range(len(inputs)))
-
-
-def _tangent(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], seed: int, options: RunOptions, fuel: int) -> Tangent:
     engines: list[DualEngine] = []
 
     def make(_backend: str, host: Host) -> DualEngine:
-        engines.append(DualEngine(host, seed))
+        engines.append(DualEngine(host))
         return engines[-1]
 
-    with manager.fork("interpreter", make) as copy, redirect_stdout(io.StringIO()):
-        try:
-            value, _ = copy.run(driver, inputs, options, fuel)
-        except Trap as trap:
-            return Tangent(math.nan, math.nan, True, math.nan, trap=trap)
-        result, notes = engines[0].result, engines[0].notes
-    kinks, underflows = tuple(notes.kinks), tuple(notes.underflows)
+    options = _options(manager, semantics, shared, copied)
+    with manager.fork("interpreter", make) as copy:
+        copy.compiled(driver, options)
+        runs = _Runs(copy, copy.global_values(), driver, options, fuel)
+        return tuple(_tangent(runs, engines[0], inputs, seed) for seed in range(len(inputs)))
+
+
+def _tangent(runs: _Runs, engine: DualEngine, inputs: Sequence[float], seed: int) -> Tangent:
+    engine.begin(seed)
+    try:
+        value = runs(inputs)
+    except Trap as trap:
+        return Tangent(math.nan, math.nan, True, math.nan, trap=trap)
+    kinks, underflows = tuple(engine.notes.kinks), tuple(engine.notes.underflows)
+    result = engine.result
     if not isinstance(result, Dual):
-        return Tangent(value, 0.0, False, 0.0, kinks, underflows)  # type: ignore[arg-type]
-    return Tangent(float(result), result.tangent, True, result.magnitude, kinks, underflows)
+        return Tangent(value, 0.0, False, 0.0, kinks, underflows)
+    return Tangent(value, result.tangent, True, result.magnitude, kinks, underflows)
 
 
 # Differences
@@ -143,26 +145,29 @@ def _tangent(manager: LocalExecutionManager, driver: str, inputs: Sequence[float
 def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
                       shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Difference, ...]:  # fmt: skip
     """Return the derivative by each input as differences of runs."""
-    runs = _Runs(manager, driver, _options(manager, semantics, shared, copied), fuel)
-    try:
-        value = runs(inputs)
-    except Trap as trap:
-        return tuple(Difference(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, trap=trap) for _ in inputs)
-    return tuple(_difference(runs, inputs, index, value) for index in range(len(inputs)))
+    with manager.fork("interpreter") as copy:
+        runs = _Runs(copy, copy.global_values(), driver, _options(manager, semantics, shared, copied), fuel)
+        try:
+            value = runs(inputs)
+        except Trap as trap:
+            return tuple(Difference(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, trap=trap) for _ in inputs)
+        return tuple(_difference(runs, inputs, index, value) for index in range(len(inputs)))
 
 
 @dataclass
 class _Runs:
-    """The forward function as a function of Python."""
+    """The forward function as a function of Python: every call starts from the same globals."""
 
     manager: LocalExecutionManager
+    globals: Mapping[str, object]
     driver: str
     options: RunOptions
     fuel: int
 
     def __call__(self, inputs: Sequence[float]) -> float:
-        with self.manager.fork("interpreter", make_engine) as copy, redirect_stdout(io.StringIO()):
-            return copy.run(self.driver, inputs, self.options, self.fuel)[0]  # type: ignore[return-value]
+        self.manager.set_global_values(self.globals)
+        with redirect_stdout(io.StringIO()):
+            return self.manager.run(self.driver, inputs, self.options, self.fuel)[0]  # type: ignore[return-value]
 
 
 def _difference(runs: _Runs, inputs: Sequence[float], index: int, value: float) -> Difference:

@@ -605,6 +605,11 @@ class LocalExecutionManager:
         other._pending_globals.update(values)
         return other
 
+    def set_global_values(self, values: Mapping[str, object]) -> None:
+        """Let globals hold a copy of these program values from now on: back to where a run began."""
+        with self.ownership.held():
+            self._pending_globals = copy_values(dict(values))
+
     def global_values(self) -> dict[str, object]:
         """Return a copy of the globals as program values (`backends.values`)."""
         with self.ownership.held():
