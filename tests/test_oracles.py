@@ -210,3 +210,8 @@ def test_non_finite_values_pass_through(em):
     tangent, difference = unary(em, "  y = sqrt x", -1.0)
     assert math.isnan(tangent.value) and math.isnan(tangent.derivative) and math.isnan(difference.derivative)
     assert math.isinf(unary(em, "  y = sqrt x", 0.0)[0].derivative)
+
+
+def test_where_a_number_stops_being_finite_is_noted(em):
+    tangent, _ = unary(em, "  a = sub x, 1.0\n  b = log a\n  y = exp b", 1.0)
+    assert [o.index for o in tangent.non_finite] == [1]

@@ -25,6 +25,8 @@ class Dual(float):
     """A float with its derivative (`tangent`), and the size of the terms that were added up for it (`magnitude`), which bounds its rounding error."""
 
     __slots__ = ("magnitude", "tangent")
+    tangent: float
+    magnitude: float
 
     def __new__(cls, value: float, tangent: float, magnitude: float) -> Dual:
         self = super().__new__(cls, value)
@@ -35,10 +37,16 @@ class Dual(float):
 
 @dataclass
 class Notes:
-    """What a pass met on its way: where it stood exactly on a point that may be a kink, and where a result was rounded to zero."""
+    """What a pass met on its way: where it stood exactly on a point that may be a kink, where a result was rounded to zero, and where finite numbers
+    gave one that is not."""
 
     kinks: dict[Origin | None, str] = field(default_factory=dict)
     underflows: dict[Origin | None, str] = field(default_factory=dict)
+    non_finite: dict[Origin | None, str] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        for found in (self.kinks, self.underflows, self.non_finite):
+            found.clear()
 
 
 # The rows. A partial derivative is a function of the result and the operands.
@@ -186,6 +194,8 @@ def _differentiated(op: str, primal: Callable[..., Any], notes: Notes) -> Callab
             _note_kink(op, is_kink, operands, step, notes)
         if (value == 0.0 and op in ROUNDS_TO_ZERO and all(x != 0.0 and math.isfinite(x) for x in operands)) or (op == "tanh" and abs(value) == 1.0):
             notes.underflows.setdefault(step.origin, op)
+        if not (math.isfinite(value) and math.isfinite(tangent)) and all(math.isfinite(x) and math.isfinite(getattr(x, "tangent", 0.0)) for x in operands):
+            notes.non_finite.setdefault(step.origin, op)
         return Dual(value, tangent, magnitude)
 
     return rule
@@ -286,8 +296,7 @@ class DualEngine(Interpreter):
     def begin(self, seed: int) -> None:
         """Begin a pass."""
         self.seed, self.result = seed, None
-        self.notes.kinks.clear()
-        self.notes.underflows.clear()
+        self.notes.clear()
 
     def compile(self, unit: Unit, level: int) -> Program:
         return _DualProgram(self, super().compile(unit, level))

@@ -26,7 +26,7 @@ from .events import Event, Trace
 from .experiment import Experiment, Run, gradient_experiment
 from .oracles import FUEL, Oracle, ask_oracles
 from .readers import store_entries
-from .verdicts import Verdict, first_of, judge
+from .verdicts import Gradient, Verdict, first_of, judge
 
 FORWARD = "gradient_forward"
 """The driver of the oracles: the model's value alone, as a function of every number that a gradient is wanted for."""
@@ -122,22 +122,23 @@ def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]
     driver = _driver(seen)
     gradients = {i.name: run.gradients.get(i.name) for i in driver.parameters}
     absent = {name for name, found in gradients.items() if found is None} if run.trap is None else set()
-    given: dict[str, float | Sequence[float] | None] = {}
+    given: dict[str, Gradient] = {}
     for i in driver.parameters:
         size = len(seen.inputs[i.name]) if i.is_list else None  # type: ignore[arg-type]
         given[i.name] = _missing(size, run.trap) if gradients[i.name] is None else gradients[i.name]  # type: ignore[assignment]
     trace = first_step(run.trace or Trace((), run.backend, run.semantics, dropped=1))
     if seen.options.store and run.trap is None:
-        trace = replace(trace, names={**store_entries(seen, run.semantics)})
+        trace = replace(trace, names=store_entries(seen, run.semantics))
+    elif seen.options.reader:
+        trace = replace(trace, names=with_stored_copies(trace))
     found = judge(trace, given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value)
     return tuple(_noted(v, run, v.parameter.partition("[")[0] in absent) for v in found)
 
 
-def _missing(size: int | None, trap: Trap | None) -> float | Sequence[float] | None:
+def _missing(size: int | None, trap: Trap | None) -> Gradient:
     """Return what stands for a gradient that is absent: nobody wrote one, so there is nothing of it."""
-    if size is None:
-        return None if trap is not None else 0.0
-    return [None if trap is not None else 0.0] * size  # type: ignore[return-value]
+    number = None if trap is not None else 0.0
+    return number if size is None else [number] * size
 
 
 def _noted(verdict: Verdict, run: Run, is_absent: bool) -> Verdict:
@@ -159,6 +160,16 @@ def first_step(trace: Trace) -> Trace:
         if name not in names.values():
             names[home] = name
     return replace(trace, events=events, names=names, dropped=0 if len(events) < len(trace.events) else trace.dropped)
+
+
+def with_stored_copies(trace: Trace) -> dict[str, str]:
+    """Return the parameters' objects with the copies of them that were stored back: a reader may find the parameter in a place that holds one now."""
+    names = dict(trace.names)
+    by_original = {e.original: trace.names[e.object] for e in trace.events if e.object in trace.names}
+    for event in reversed(trace.events):
+        if event.kind == "write_back" and event.original in by_original:
+            names.setdefault(event.object, by_original[event.original])
+    return names
 
 
 def rejudged(seen: Experiment, run: Run, shared: frozenset[Site], copied: frozenset[Site] = frozenset()) -> dict[str, Verdict]:
@@ -200,8 +211,9 @@ def _flat(driver: Driver, inputs: Mapping[str, object]) -> list[float]:
     """Return every number that a gradient is wanted for."""
     found: list[float] = []
     for i in driver.parameters:
-        found += inputs[i.name] if i.is_list else [inputs[i.name]]  # type: ignore[misc, list-item]
-    return [float(x) for x in found]
+        given = inputs[i.name]
+        found += map(float, given if i.is_list else [given])  # type: ignore[call-overload, list-item]
+    return found
 
 
 def forward_source(seen: Experiment) -> str:

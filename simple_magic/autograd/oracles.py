@@ -38,7 +38,7 @@ class Tangent:
 
     depends: whether the result depends on the input at all; if not, its derivative is zero for certain. magnitude: the size of the terms that were added
     up, so the derivative is known to about `magnitude * 1e-16`. kinks, underflows: instructions that stood on a point which may be a kink, or rounded
-    to zero. trap: what ended the pass instead.
+    to zero. non_finite: instructions that made infinite numbers, or none, of finite ones. trap: what ended the pass instead.
     """
 
     value: float
@@ -47,6 +47,7 @@ class Tangent:
     magnitude: float
     kinks: tuple[Origin | None, ...] = ()
     underflows: tuple[Origin | None, ...] = ()
+    non_finite: tuple[Origin | None, ...] = ()
     trap: Trap | None = None
 
 
@@ -132,11 +133,11 @@ def _tangent(runs: _Runs, engine: DualEngine, inputs: Sequence[float], seed: int
         value = runs(inputs)
     except Trap as trap:
         return Tangent(math.nan, math.nan, True, math.nan, trap=trap)
-    kinks, underflows = tuple(engine.notes.kinks), tuple(engine.notes.underflows)
+    found = tuple(engine.notes.kinks), tuple(engine.notes.underflows), tuple(engine.notes.non_finite)
     result = engine.result
     if not isinstance(result, Dual):
-        return Tangent(value, 0.0, False, 0.0, kinks, underflows)
-    return Tangent(value, result.tangent, True, result.magnitude, kinks, underflows)
+        return Tangent(value, 0.0, False, 0.0, *found)
+    return Tangent(value, result.tangent, True, result.magnitude, *found)
 
 
 # Differences

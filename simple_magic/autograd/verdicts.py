@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from ..mir.diagnostics import Origin, Trap
 from ..passes.semantics import WRITTEN, Site
@@ -39,6 +40,8 @@ EXCUSED = 1e-13
 AGREEMENT = 1e-5
 """How much the two oracles may differ, beside the noise of the differences."""
 
+Gradient: TypeAlias = float | Sequence[float | None] | None
+"""What a run read as a parameter's gradient: a number, the numbers of an array, or nothing."""
 HOW = {
     "bind": "was bound to a variable", "argument": "was passed as an argument", "return": "was returned", "initialiser": "was put into a new object",
     "element_write": "was put into an array", "field_write": "was put into a field", "global_write": "was put into a global",
@@ -102,7 +105,7 @@ def place(event: Event) -> str:
     return where + (f", time {event.occurrence + 1}" if event.occurrence else "")
 
 
-def judge(trace: Trace, gradients: Mapping[str, float | Sequence[float] | None], oracle: Oracle, *, trap: Trap | None = None, gradient: str = "grad",
+def judge(trace: Trace, gradients: Mapping[str, Gradient], oracle: Oracle, *, trap: Trap | None = None, gradient: str = "grad",
           value: str = "data") -> tuple[Verdict, ...]:  # fmt: skip
     """Return a verdict per parameter.
 
@@ -122,7 +125,7 @@ def judge(trace: Trace, gradients: Mapping[str, float | Sequence[float] | None],
     return tuple(verdicts)
 
 
-def _numbers(gradients: Mapping[str, float | Sequence[float] | None]) -> Iterator[tuple[str, int | None, float | None]]:
+def _numbers(gradients: Mapping[str, Gradient]) -> Iterator[tuple[str, int | None, float | None]]:
     for name, found in gradients.items():
         if isinstance(found, Sequence):
             yield from ((name, i, x) for i, x in enumerate(found))
@@ -153,7 +156,7 @@ def oracles_agree(tangent: Tangent, difference: Difference) -> bool:
 
 @dataclass
 class _Case:
-    """Everything about one parameter. `home` is the object whose gradient is read; more than one object of a name is tried in turn."""
+    """Everything about one parameter. `home` is the object whose gradient is read; of several the first that holds the number that was read."""
 
     replayed: Replay
     name: str
@@ -165,7 +168,8 @@ class _Case:
 
     def __post_init__(self) -> None:
         slots = [self.replayed.slot(home, self.element) for home in self.homes]
-        self.slot = next((s for s in slots if s in self.replayed.contents), slots[-1] if slots else ("", None))
+        read = (s for s in slots if self.number is not None and s in self.replayed.numbers and same_number(self.replayed.numbers[s][0], self.number))
+        self.slot = next(read, next((s for s in slots if s in self.replayed.contents), slots[0] if slots else ("", None)))
         self.home = self.slot[0]
         self.contributions = self.replayed.fates(self.slot) if self.home else ()
         self.name += "" if self.element is None else f"[{self.element}]"
@@ -257,6 +261,8 @@ class _Case:
             sentence = f"the gradient is {number}" + (f", first seen at event {bad[0].time} ({place(bad[0])})" if bad else "")
         else:
             sentence = f"the derivative is {self.tangent.derivative}"
+        if self.tangent.non_finite:
+            sentence += f"; in the function itself the first such number is made by {self.tangent.non_finite[0]}"
         return self.make("non-finite", sentence, [*bad[:1], *own[:1]], cause=bad[0] if bad else None, symptom=own[0] if own else None)
 
     # What the log says about the parameter itself
@@ -359,13 +365,13 @@ class _Case:
 
     def clobbered_value(self) -> Verdict | None:
         last = max(c.event.time for c in self.contributions)
-        writes = [e for e in self.replayed.value_writes if e.time < last]
+        writes = [e for e in self.replayed.value_writes if e.time < last and e.before != e.after]
         if not writes:
             return None
         first = writes[0]
         reader = next((c.event for c in self.contributions if c.event.time > first.time), None)
         sentence = f"event {first.time} ({place(first)}) overwrote the value of {first.object} before backward was done with it"
-        return self.make("clobbered", sentence, [first, *([reader] if reader else [])], first, reader)
+        return self.make("clobbered", sentence, [first, *([reader] if reader else [])], first, reader, note="not tested by a run: a wrong rule would look the same")
 
     def wrong(self) -> Verdict:
         note = "the trace does not say of every write whether it adds or replaces" if self.replayed.uncertain & {e.time for e in self.events()} else ""
