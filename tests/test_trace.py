@@ -450,3 +450,71 @@ def test_a_traced_program_does_what_the_plain_one_does(kind):
         verify(traced, Names(), internal=True)
     events = seen.run("interpreter", "reference").trace.events
     assert {e.kind for e in events} >= {"alloc", "share", "accumulate", "overwrite"}
+
+
+ARRAYS = """
+class Node:
+  value: f64
+  grad: [f64]
+  inputs: [Node]
+
+fn leaf(x: f64) -> Node:
+entry:
+  grad = array 0.0, 0.0
+  inputs: [Node] = array
+  n = new Node(value: x, grad: grad, inputs: inputs)
+  ret n
+
+fn model(x: Node) -> Node:
+entry:
+  v = get_field x, value
+  grad = array 1.0, 2.0
+  inputs = array x
+  n = new Node(value: v, grad: grad, inputs: inputs)
+  ret n
+
+fn add_into(target: [f64], i: i64, amount: f64):
+entry:
+  old = index_get target, i
+  sum = add old, amount
+  index_set target, i, sum
+  ret
+
+fn backward(root: Node):
+entry:
+  x = index_get root.inputs, 0
+  a = index_get root.grad, 0
+  @BODY
+  ret
+"""
+READ_THEN_WRITE = "g = get_field x, grad\n  o = index_get g, 1\n  s = add o, a\n  index_set g, 1, s"
+
+
+def array_run(body, semantics):
+    runs = gradient_experiment(ARRAYS.replace("@BODY", body), "model", {"x": 2.0}, runs=[(b, semantics) for b in ("interpreter", "llvm")], node="Node", leaf="leaf",
+                               backward="backward", value="value").runs  # fmt: skip
+    assert all(r.is_faithful for r in runs) and runs[0].trace.events == runs[1].trace.events
+    return runs[0], [(e.kind, e.object, e.edge, e.element) for e in runs[0].trace.events if e.phase == "backward" and e.kind != "copy"]
+
+
+def test_a_write_into_a_copied_array_is_on_a_copy_of_its_node():
+    shared, events = array_run(READ_THEN_WRITE, "reference")
+    assert events == [("accumulate", "0", "1", 1)] and shared.gradients == {"x": (0.0, 1.0)}
+    for semantics in ("contract", "value"):
+        copied, events = array_run(READ_THEN_WRITE, semantics)
+        ((kind, copy, edge, element),) = events
+        assert (kind, edge.partition(".")[0], element) == ("accumulate", "1", 1) and copied.trace.names and copy not in copied.trace.names
+        event = next(e for e in copied.trace.writes() if e.object == copy)
+        assert event.original == "0" and copied.trace.copies()[copy].position == "field_read"
+
+
+def test_a_copied_array_that_the_program_stores_back_is_written_back():
+    _, events = array_run(READ_THEN_WRITE + "\n  set_field x, grad, g", "contract")
+    assert events == [("accumulate", "0.1", "1", 1), ("write_back", "0.1", "", None), ("write_back", "0.1", "", 1)]
+
+
+def test_a_gradient_array_is_followed_into_a_function():
+    body = "call add_into(x.grad, 0, a)\n  g = get_field x, grad\n  call add_into(g, 1, a)"
+    assert array_run(body, "reference")[1] == [("accumulate", "0", "1", 0), ("accumulate", "0", "1", 1)]
+    copied = array_run(body, "contract")[1]
+    assert [e[0] for e in copied] == ["accumulate"] * 2 and all(e[1].startswith("0.") for e in copied)

@@ -174,7 +174,7 @@ def _groups(out: Sequence[float]) -> Iterator[tuple[float, ...]]:
 def _shaped(parameter: Input, numbers: tuple[float, ...]) -> object:
     if not numbers:
         return None
-    return numbers if parameter.is_list else numbers[0]
+    return numbers if parameter.is_list or len(numbers) > 1 else numbers[0]
 
 
 def refuse(message: str, help: str = "") -> MirError:

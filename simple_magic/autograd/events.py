@@ -11,14 +11,16 @@ An `Event` explains itself without its neighbours:
     kind       alloc       the program made a node
                copy        the semantics model copied a node: `object` is the new one, `source` the old one, `position` why
                share       an instruction passed a node on without copying it (recorded only if asked for)
-               write_back  the model stored a copied node back to where it came from: `object` is what was stored
+               write_back  the model stored a copied node back to where it came from: `object` is what was stored; or the program stored back a
+                           gradient array that the model had copied: one event without, and one with `element` for each element that this changed
                accumulate  a write of (the same field of the same object) + something; `delta` is what `after` adds to `before`
                overwrite   any other write
                write       a write of which the pass cannot tell whether it accumulates
                drop        an object's life ended (reserved: nothing records it yet)
     function block index   the instruction as written, by origin; `instruction` its text, `cell` and `line` where it stands (cell "" and line 0: unknown)
     occurrence how many events of this kind, path and element this instruction made before, from 0
-    object     the node: "3" is the fourth node that the program allocated, "3.2" the second copy made of it or of its copies, "@grads[7]" an entry of
+    object     the node: "3" is the fourth node that the program allocated, "3.2" the second copy made of it or of its copies (also of its gradient
+               array alone, if elements of that copy are written), "@grads[7]" an entry of
                a gradient store, "?" a node that is older than the trace
     chain      `object`, what it was copied from, ..., the original: ("3.2", "3.1", "3")
     source     for copy and share: the object that was copied or shared; else ""

@@ -55,6 +55,8 @@ class _Reader:
     born: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """The chain of each object, by the number that it carries."""
     copies: dict[str, int] = field(default_factory=dict)
+    owners: dict[int, int] = field(default_factory=dict)
+    """The node of each copied gradient array: what is read from the copy is that node's gradient."""
     names: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     root: str = ""
@@ -87,10 +89,15 @@ class _Reader:
             number = self.copies[source[-1]] = self.copies.get(source[-1], 0) + 1
             chain = (f"{source[-1]}.{number}", *source)
             self.born[i + 1] = chain
+            if site.has_element:
+                self.owners[i + 1] = self.owners.get(r.source[i], r.source[i])
             return self.made(i, site, chain, source=source[0])
         chain = self.chain(r.object[i])
         if site.kind == "write":
             return self.write(i, site, chain)
+        if site.kind == "write_back" and site.has_element and r.slot[i] >= 0:
+            before, after = r.before[i], r.after[i]
+            return self.made(i, site, chain, element=r.slot[i], before=before, delta=after - before, after=after)
         return self.made(i, site, chain, source=chain[0] if site.kind == "share" else "")
 
     def mark(self, kind: str, value: int, slot: int) -> None:
@@ -130,6 +137,7 @@ class _Reader:
             return "overwrite", ""
         is_either = source > EITHER // 2
         source -= EITHER if is_either else 0
+        base, source = self.owners.get(base, base), self.owners.get(source, source)
         if base not in (NONE, UNKNOWN) and self.chain(base)[0] in chain:
             return "accumulate", self.edge(source)
         if is_either and source not in (NONE, UNKNOWN) and self.chain(source)[0] in chain:

@@ -43,11 +43,13 @@ class Fields:
 
 Local = tuple[str, str]
 """A function and one of its locals; its result is the local ""."""
+READ, OTHER = ("", "read"), ("", "other")
 
 
 @dataclass
 class Flow:
-    """What `find_flow` finds: see the module docstring. `views`: locals that are only ever a gradient array as it stands in its node, so writing an element writes the gradient.
+    """What `find_flow` finds: see the module docstring. `views`: locals that are only ever the gradient array of a node, or a copy of it, and of which
+    elements are written, here or in a function that gets them: their shadow is the node, or the copy.
     `indirect`: functions that are called through values, whose callers are unknown."""
 
     tracked: set[Local] = field(default_factory=set)
@@ -95,7 +97,9 @@ class _Search:
         self.needed: set[Local] = set()
         self.sums: set[Local] = set()
         self.mixed: set[Local] = set()
-        self.views: dict[Local, bool] = {}
+        self.views: dict[Local, set[Local]] = {}
+        """What each array of numbers is taken from: locals, READ for a gradient as it stands in its node, OTHER for anything else."""
+        self.stored_back: set[Local] = set()
         self.writes: list[tuple[Local, Operand]] = []
 
     def run(self) -> Flow:
@@ -103,17 +107,52 @@ class _Search:
             for block in function.blocks:
                 for ins in block.instructions:
                     self.instruction(function, ins)
-        views = {local for local, is_view in self.views.items() if is_view and self.types[local[0]][local[1]] == Array(F64)}
+        views = self.find_views()
         for local, value in self.writes:
             if local in views:
                 self.needed.add(local)
                 self.need(local[0], value)
         self.spread(self.carrying, [(a, b) for a, b, _ in self.edges])
         self.spread(self.needed, [(b, a) for a, b, _ in self.edges])
-        self.spread(self.sums, [(a, b) for a, b, keeps in self.edges if keeps])
-        self.spread(self.mixed, [(a, b) for a, b, keeps in self.edges if keeps])
+        passing = [(a, b) for a, b, keeps in self.edges if keeps and b not in views]
+        self.spread(self.sums, passing)
+        self.spread(self.mixed, passing)
         tracked = self.carrying & self.needed
         return Flow(tracked, self.sums & tracked, self.mixed & tracked, views, frozenset(function_values(self.module.functions)))
+
+    def find_views(self) -> set[Local]:
+        """Return the views: taken from views alone, and written."""
+        users: dict[Local, list[Local]] = {}
+        for local, taken in self.views.items():
+            for source in taken:
+                users.setdefault(source, []).append(local)
+        others = {OTHER, *self.stored_back, *((f, p) for f, p in self.parameters() if f in function_values(self.module.functions))}
+        others |= {source for source in users if source != READ and source not in self.views}
+        self.spread(others, [(a, b) for a, found in users.items() for b in found])
+        written = {local for local, _ in self.writes}
+        self.spread(written, [(b, a) for a, found in users.items() for b in found])
+        return {local for local in self.views if local not in others and local in written}
+
+    def parameters(self) -> list[Local]:
+        return [(f.name, p.name) for f in self.module.functions for p in f.params]
+
+    def view(self, name: str, ins: Instruction, types: dict[str, Type]) -> None:
+        """Note what an array of numbers is taken from."""
+        if ins.op == "get_field" and self.reads_gradient(ins, types):
+            source = READ
+        elif ins.op in ("copy", "aggregate_copy"):
+            source = self.array_source(name, ins.args[0], types)
+        else:
+            source = OTHER
+        self.views.setdefault((name, ins.dest or ""), set()).add(source)
+
+    def array_source(self, name: str, operand: Operand, types: dict[str, Type]) -> Local:
+        if not isinstance(operand, Place) or operand.is_global:
+            return OTHER
+        if not operand.hops:
+            return (name, operand.root)
+        hop = gradient_hop(operand, types, self.names, self.fields)
+        return READ if hop == len(operand.hops) - 1 else OTHER
 
     def spread(self, found: set[Local], edges: list[tuple[Local, Local]]) -> None:
         table: dict[Local, list[Local]] = {}
@@ -130,9 +169,9 @@ class _Search:
         name, types = function.name, self.types[function.name]
         dest = (name, ins.dest) if ins.dest is not None and types.get(ins.dest) in NUMBERS else None
         if dest is not None:
-            is_view = ins.op == "get_field" and self.reads_gradient(ins, types)
-            self.views[dest] = is_view and self.views.get(dest, True)
-            if is_view or self.reads_store(ins):
+            if types[dest[1]] == Array(F64):
+                self.view(name, ins, types)
+            if (ins.op == "get_field" and self.reads_gradient(ins, types)) or self.reads_store(ins):
                 self.carrying.add(dest)
             for operand in sources(ins):
                 self.link(name, operand, dest, types, ins.op in KEEPS_BASE)
@@ -144,11 +183,15 @@ class _Search:
             self.element_write(name, ins.args[0], ins.args[-1], types)
         if ins.op == "set_field" and ins.field == self.fields.gradient and operand_type(ins.args[0], types, self.names) == self.fields.type:
             self.need(name, ins.args[1])
+            if isinstance(ins.args[1], Place) and ins.args[1].root.startswith("copied$"):
+                self.stored_back.add((name, ins.args[1].root))
         if ins.op in CALLS and ins.name in self.functions:
             callee = self.functions[ins.name]
             for param, arg in zip(callee.params, ins.args):
                 if param.type in NUMBERS:
                     self.link(name, arg, (callee.name, param.name), types, True)
+                if param.type == Array(F64):
+                    self.views.setdefault((callee.name, param.name), set()).add(self.array_source(name, arg, types))
             if dest is not None:
                 self.edges.append(((callee.name, ""), dest, True))
         if ins.op == "ret" and ins.args and function.result in NUMBERS:

@@ -12,8 +12,10 @@ The pass runs after semantics and before lowering, on a resolved module, and ins
 A record is (head, object, source, base, slot, before, after). `head` is the number of a `Site`, which holds all that does not change from one execution
 of the instruction to the next. Entries of a gradient store are objects too: STORE - key.
 
-What it does not follow: numbers that pass through fields, dicts or globals other than the gradient's, elements written into a copy of a gradient array
-that is no node's (the array has no name), and option payloads beyond `unwrap`.
+A copy of a gradient array (`g = get_field node, grad` under a model that copies arrays) whose elements are written is an object, too: a copy of its node.
+
+What it does not follow: numbers that pass through fields, dicts or globals other than the gradient's, and elements written into a gradient array that
+a function gets which is also called with other arrays.
 """
 
 from __future__ import annotations
@@ -277,6 +279,12 @@ class _Function:
         rest = self.combined(self.combined(source, other), self.emit("select", (has_none, ZERO, other_base), I64))
         return self.emit("select", (has_none, other_base, base), I64), rest
 
+    def is_view(self, operand: Operand) -> bool:
+        """Whether an operand is the gradient array of a node, or a copy of one, by name."""
+        if not isinstance(operand, Place) or operand.hops or operand.is_global:
+            return False
+        return (self.function.name, operand.root) in self.flow.views and self.is_tracked(operand.root)
+
     def result_parts(self, ins: Instruction) -> tuple[Operand, Operand]:
         """Return the parts of what an instruction assigns; calls are treated elsewhere."""
         if ins.op == "get_field" and ins.field == self.fields.gradient and self.type_of(ins.args[0]) == self.fields.type:
@@ -290,6 +298,9 @@ class _Function:
             if base == ZERO and not self.is_mixed(ins.args[2]):
                 base, source = source, ZERO
             return base, self.combined(source, self.combined(self.whole(ins.args[0]), self.whole(ins.args[1])))
+        if ins.op == "aggregate_copy" and self.is_view(Place(ins.dest or "")):
+            head = self.site("copy", position=str(ins.attribute("position", "written")), path=self.path(ins), has_element=True)
+            return ZERO, self.event(head, source=self.whole(ins.args[0]))
         numbers = [a for a in sources(ins) if self.type_of(a) in NUMBERS]
         if ins.op == "select":
             (base_a, from_a), (base_b, from_b) = (self.parts(a) for a in numbers)
@@ -358,7 +369,8 @@ class _Function:
         tracked = self.is_tracked(ins.dest)
         if tracked:
             self.set_shadow(ins.dest, *self.result_parts(ins))  # type: ignore[arg-type]
-        if ins.op in ELEMENT_WRITES and isinstance(ins.args[0], Place) and not ins.args[0].hops and self.is_tracked(ins.args[0].root):
+        if ins.op in ELEMENT_WRITES and isinstance(ins.args[0], Place) and not ins.args[0].hops and self.is_tracked(ins.args[0].root) \
+                and not self.is_view(ins.args[0]):
             root = ins.args[0].root
             base, source = self.parts(ins.args[-1])
             self.set_shadow(root, base, self.combined(Place(f"from${root}"), source))
@@ -458,7 +470,9 @@ class _Function:
         t = self.module.field_types[ins.field]
         node = self.stable(ins.args[0])
         is_back = isinstance(ins.args[1], Place) and (ins.args[1].root.startswith("copied$") and self.copied_for_hop(ins.args[1].root))
-        is_view = isinstance(ins.args[1], Place) and (self.function.name, ins.args[1].root) in self.flow.views
+        view = self.view_behind(ins.args[1])
+        is_view = view is not None
+        is_copy = view is not None and all(d.op == "aggregate_copy" for d in self.definitions.get(view.root, ()))
         base, source = self.parts(ins.args[1]) if ins.field == self.fields.gradient else (ZERO, ZERO)
         base, source = self.kept(base, ins.args[1]), self.kept(source, ins.args[1])
         value = self.stable(ins.args[1])
@@ -470,11 +484,24 @@ class _Function:
             old, new = (self.emit("call", (x,), inner, name=helper) for x in (old, _still(new)))
         head = self.site("write", path=self.path(ins, ins.field), field=str(ins.field), constant=isinstance(ins.args[1], Const), has_element=is_array)
         if is_array:
+            target: Operand = self.id_of(node)
+            if is_copy:
+                head, target = self.site("write_back", path=self.path(ins, ins.field), field=str(ins.field), has_element=True), Place(f"from${view.root}")  # type: ignore[union-attr]
+                self.event(head, object=target, slot=const(I64, -1))
             every = const(BOOL, not (is_back or is_view))
-            self.emit("call", (head, self.id_of(node), source, base, old, new, every), name="trace$array")
+            self.emit("call", (head, target, source, base, old, new, every), name="trace$array")
         else:
             self.event(head, object=self.id_of(node), source=source, base=base, before=old, after=new)
         self.out.append(replace(ins, args=(node, value)))
+
+    def view_behind(self, operand: Operand) -> Place | None:
+        """Return the view that an operand is, or is the model's copy of, for a write of the whole array."""
+        while isinstance(operand, Place) and not self.is_view(operand):
+            found = self.definitions.get(operand.root, ())
+            if operand.hops or not operand.root.startswith("copied$") or len(found) != 1 or found[0].attribute("position") == HOP:
+                return None
+            operand = found[0].args[0]
+        return operand if isinstance(operand, Place) else None
 
     def kept(self, shadow: Operand, value: Operand) -> Operand:
         return shadow if not isinstance(value, Const) else ZERO
@@ -490,8 +517,7 @@ class _Function:
             owner = replace(place, hops=place.hops[:-1])
             is_array = self.module.field_types.get(self.fields.gradient) == Array(F64)
             return owner if is_array and place_types(place, self.types, self.names)[-2] == self.fields.type else None
-        is_view = not place.hops and not place.is_global and (self.function.name, place.root) in self.flow.views and self.is_tracked(place.root)
-        return place if is_view else None
+        return place if self.is_view(place) else None
 
     def element_write(self, ins: Instruction) -> None:
         target = self.gradient_array(ins.args[0])
