@@ -35,6 +35,7 @@ _HOMES = {
     "CodeInfo": "execution.results",
     "CopiedArrayWarning": "execution.results",
     "compare": "execution.compare",
+    "gradient_experiment": "autograd.experiment",
     "extern": "execution.externs",
     "set_jit_backend": "execution.defaults",
     "get_jit_backend": "execution.defaults",

@@ -27,6 +27,7 @@ from .doctor import report as doctor_report
 from .execution.compare import compare, same_value
 from .execution.defaults import BACKENDS
 from .execution.export import export
+from .execution.libraries import LIBRARIES
 from .execution.limits import changed_limits, parse_size
 from .execution.manager import LocalExecutionManager, RunOptions
 from .mir.jsonform import from_json
@@ -124,6 +125,7 @@ class SimpleMagics(Magics):
     @argument("--stack", help="Bytes of stack of this run, such as 256k, within the thread's own (8M on most systems).")
     @argument("--output-limit", help="Characters that the run may write.")
     @argument("--compile-limit", help="Instructions that the cell, or one function with all it reaches, may hold.")
+    @argument("--use", action="append", default=[], choices=tuple(LIBRARIES), help="A library of MIR that the cell builds on, such as autograd: differentiable nodes.")
     @argument("--json", action="store_true", help="The cell holds the JSON form, not text.")
     @no_var_expand
     @needs_local_scope
@@ -153,6 +155,8 @@ class SimpleMagics(Magics):
     def _run_cell(self, line: str, cell: str, options: Namespace, run_options: RunOptions, wanted: Sequence[str], local_ns: dict) -> CellResult:
         arguments = self._arguments(options, local_ns)
         name = f"In[{self.ip.displayhook.prompt_count}]"
+        for library in options.use:
+            self.manager.use_library(library)
         if options.json:
             info = self.manager.compile(from_json(cell), cell=name)
         else:

@@ -334,3 +334,19 @@ def test_the_frames_of_an_extern_stay_in_its_traceback(kernel):
     outcome = kernel.run("run()")
     assert outcome.error[:2] == ("TypeError", "mine")
     assert "raised by extern" in "\n".join(outcome.error[2])
+
+
+def test_a_cell_uses_a_library(kernel):
+    cell = """%%simple_jit --use autograd --semantics {model} --args 2.0 3.0 -o gradient
+fn main(a: f64, b: f64) -> f64:
+entry:
+  x = call Value.leaf(a)
+  y = call Value.leaf(b)
+  p = call Value.mul(x, y)
+  call Value.backward(p)
+  g = call Value.gradient(x)
+  ret g
+"""
+    for model, expected in (("reference", "3.0"), ("value", "0.0")):
+        outcome = kernel.run(cell.format(model=model), g="gradient")
+        assert outcome.error is None and outcome.expressions == {"g": expected}

@@ -1,4 +1,4 @@
-"""Dependencies point down: magics -> show -> execution -> backends -> runtime, passes -> mir; fuzz -> backends. Read from the imports, nothing is run."""
+"""Dependencies point down: magics -> show -> autograd, execution -> backends -> runtime, passes -> mir; fuzz -> backends. Read from the imports, nothing is run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "simple_magic"
-LAYERS = ("mir", "passes", "runtime", "backends", "execution", "fuzz", "show")
+LAYERS = ("mir", "passes", "runtime", "backends", "execution", "autograd", "fuzz", "show")
 ALLOWED = {
     "mir": {"mir"},
     "runtime": {"runtime", "mir"},
@@ -16,7 +16,8 @@ ALLOWED = {
     "backends": {"backends", "passes", "runtime", "mir"},
     "execution": {"execution", "backends", "passes", "mir"},
     "fuzz": {"fuzz", "backends", "passes", "mir"},
-    "show": {"show", "execution", "passes", "mir"},
+    "autograd": {"autograd", "execution", "backends", "passes", "mir"},
+    "show": {"show", "autograd", "execution", "passes", "mir"},
 }
 """What each folder may import from the package; the modules beside the folders (magics, __main__, demo, ...) may import all of them."""
 OUTSIDE = {"llvmlite": {"backends"}, "wasmtime": {"backends"}, "IPython": {"show", ""}, "jupyter_client": {""}, "matplotlib": {"show"}, "numpy": {"backends", "fuzz"}}

@@ -351,3 +351,11 @@ entry:
     assert copies(late) == copies(early) == hops
     assert [i.op for i in instructions(late)][-3:] == ["index_set", "set_field", "ret"], "innermost first"
     assert [i.op for i in instructions(early)][-2:] == ["call", "ret"]
+
+
+def test_a_copy_as_written_can_be_left_out_under_every_model():
+    source = "class C:\n  x: f64\nfn f(c: C) -> C:\nentry:\n  d = aggregate_copy c\n  ret d\n"
+    site = (Origin("f", "entry", 0), "written")
+    for model in MODELS:
+        kept, shared = applied(source, model), applied(source, model, suppress=frozenset({site}))
+        assert instructions(kept)[0].op == "aggregate_copy" and instructions(shared)[0].op == "copy"

@@ -23,7 +23,7 @@ from io import StringIO
 from typing import Protocol
 from warnings import warn
 
-from ..backends.base import Backend, Limits, Program, Unit
+from ..backends.base import Backend, Host, Limits, Program, Unit
 from ..backends.engines import INTERNAL_EXTERNS, make_engine
 from ..backends.interpreter import zero_value
 from ..backends.interrupt import InterruptFlag
@@ -40,10 +40,11 @@ from ..mir.resolve import Names, operand_type
 from ..mir.text import parse_text
 from ..mir.types import Type, format_type
 from ..passes.fuel import add_fuel
-from ..passes.semantics import MODELS, apply_semantics
+from ..passes.semantics import MODELS, Site, apply_semantics
 from . import externs
 from .callables import make_live_callable
 from .defaults import ENGINE_NAMES, choose_backend
+from .libraries import library_source
 from .limits import changed_limits
 from .output import Output
 from .ownership import Ownership
@@ -79,6 +80,10 @@ class RunOptions:
     opt_level: int
     fuelled: bool = False
     isolated: bool = False
+    shared: frozenset[Site] = frozenset()
+    """Copies that are left out, of the model or as written: how a cause is tested."""
+    copied: frozenset[Site] = frozenset()
+    """Copies that are made although the model shares."""
 
     @property
     def engine(self) -> str:
@@ -166,6 +171,7 @@ class LocalExecutionManager:
         self.set_semantics(semantics)
         self._host = _Host(weakref.ref(self), self.limits, Output(self.limits.output), InterruptFlag())
         self._call_state: CallState | None = None
+        self._make_engine: Callable[[str, Host], Backend] = make_engine
         self._engines: dict[str, Backend] = {}
         self._units: dict[tuple[str, RunOptions, tuple[int, ...]], CompiledUnit] = {}
         self._retired: list[CompiledUnit] = []
@@ -176,6 +182,8 @@ class LocalExecutionManager:
         self._callables: weakref.WeakSet = weakref.WeakSet()
         self._cells = 0
         self._is_closed = False
+        self._prepared: ResolvedUnit | None = None
+        self._written: Session = self.session
 
     @classmethod
     def auto_select(cls, **options: object) -> LocalExecutionManager:
@@ -364,6 +372,10 @@ class LocalExecutionManager:
             if known is not None and not _same_layout(known.item, item):
                 raise _in_use(item.name, item.span)
 
+    def use_library(self, name: str) -> CodeInfo:
+        """Take a shipped library of MIR into the session, as a cell named after it; a second time changes nothing. Raises: ValueError naming the libraries."""
+        return self.compile(library_source(name), cell=f"<{name}>")
+
     def remove(self, name: str) -> None:
         """Forget a function, type, global or extern. Raises: MirError for an unknown name, or one that a running program may use."""
 
@@ -396,7 +408,7 @@ class LocalExecutionManager:
         options = options or self.options()
         choose_backend(options.backend)
         self._find(name)
-        resolved = self.session.unit_of(name)
+        resolved = self._prepared or self.session.unit_of(name)
         # Code knows the slots of its globals, and a global that was removed may have come back in another.
         key = (resolved.key, options, tuple(self._slots[g.name] for g in resolved.module.globals))
         found = self._units.get(key)
@@ -412,9 +424,11 @@ class LocalExecutionManager:
 
     def _apply_passes(self, resolved: ResolvedUnit, options: RunOptions) -> Module:
         module = resolved.module
+        if self._prepared is not None:
+            return module
         if options.fuelled:
             module = add_fuel(module)
-        return apply_semantics(module, options.semantics, Names.of(resolved.module))
+        return apply_semantics(module, options.semantics, Names.of(resolved.module), options.shared, options.copied)
 
     def _compile_unit(self, resolved: ResolvedUnit, options: RunOptions) -> CompiledUnit:
         size = sum(len(b.instructions) for f in resolved.module.functions for b in f.blocks)
@@ -585,9 +599,13 @@ class LocalExecutionManager:
         detach_lent(values.values())
         self._engine(backend).write_globals(values, self._global_types(), self.session.names())
 
-    def fork(self, backend: str) -> LocalExecutionManager:
-        """Return a new manager with the same definitions and its own copy of the globals: what comparisons run on."""
+    def fork(self, backend: str, make: Callable[[str, Host], Backend] = make_engine) -> LocalExecutionManager:
+        """Return a new manager with the same definitions and its own copy of the globals: what comparisons run on.
+
+        make: makes the engines, if they are to be others than the usual ones.
+        """
         other = LocalExecutionManager(backend, opt_level=self._opt_level, semantics=self._semantics, limits=self.limits, depth=self.depth, isolated=self.isolated)
+        other.use_engines(make)
 
         def copy(_outermost: bool) -> None:
             other.session.definitions = dict(self.session.definitions)
@@ -598,6 +616,36 @@ class LocalExecutionManager:
 
         self.ownership.hold(copy)
         return other
+
+    def use_engines(self, make: Callable[[str, Host], Backend]) -> None:
+        """Let engines be made by `make` from now on; those that are there stay."""
+        self._make_engine = make
+
+    def prepared(self, module: Module, key: str, backend: str, values: Mapping[str, object]) -> LocalExecutionManager:
+        """Return a new manager that runs a module as it stands: made from this session, with every pass applied and verified by the caller.
+
+        key: what tells the module from others. values: what its globals hold (program values), for those that do not start from their definition.
+        Traps are located in this session.
+        """
+        other = LocalExecutionManager(backend, opt_level=self._opt_level, limits=self.limits, depth=self.depth, isolated=self.isolated)
+        other.session.definitions = {item.name: Definition(item, "", 1) for item in module.items}
+        other.session.version = 1
+        other._prepared = ResolvedUnit(module, key, tuple(f.name for f in module.functions))
+        other._written = self.session
+        other._adopt_globals(module, ())
+        other._pending_globals.update(values)
+        return other
+
+    def set_global_values(self, values: Mapping[str, object]) -> None:
+        """Let globals hold a copy of these program values from now on: back to where a run began."""
+        def replace(_outermost: bool) -> None:
+            self._pending_globals = copy_values(dict(values))
+
+        self.ownership.hold(replace)
+
+    def global_values(self) -> dict[str, object]:
+        """Return a copy of the globals as program values (`backends.values`)."""
+        return self.ownership.hold(lambda _outermost: copy_values(self._read_globals()))
 
     def child(self, backend: str) -> LocalExecutionManager:
         """Return a new, empty manager one level deeper, with the same limits."""
@@ -631,9 +679,10 @@ class LocalExecutionManager:
     def locate(self, trap: Trap) -> None:
         """Fill in where a trap and its calls stand in the session's cells."""
         if trap.span is None:
-            trap.span = self.session.locate(trap.origin)
-            trap.frame_spans = tuple(self.session.locate(frame) for frame in trap.frames)
-            trap.sources = self.session.sources
+            written = self.session if self._prepared is None else self._written
+            trap.span = written.locate(trap.origin)
+            trap.frame_spans = tuple(written.locate(frame) for frame in trap.frames)
+            trap.sources = written.sources
 
     def add_origin_note(self, error: BaseException, extern: str, origin: Origin | None) -> None:
         """Tell in a note of a host function's exception which MIR instruction called it."""
@@ -649,7 +698,7 @@ class LocalExecutionManager:
         self._require_open()
         engine = self._engines.get(backend)
         if engine is None:
-            engine = self._engines[backend] = make_engine(backend, self._host)
+            engine = self._engines[backend] = self._make_engine(backend, self._host)
         return engine
 
     def _retire_units(self, outermost: bool) -> None:

@@ -296,6 +296,8 @@ CODES: dict[str, CodeInfo] = {
     "E0607": CodeInfo("refused by LLVM", "LLVM did not accept the code made for the unit. That is a defect of this package, not of the program: please report it.", "", "", "python"),
     "E0608": CodeInfo("no room for the heap", "The system does not give the manager the address space that `Limits.memory` asks for.", "", "", "python"),
     "E0620": CodeInfo("no isolation", "An isolated call needs a process of its own, and pipes to send it the unit: the system gives none, or the unit cannot be sent.", "", "", "python"),
+    "E0621": CodeInfo("no derivative", "A number that depends on an input reaches an operation or an extern whose result has no derivative; the message names it.", "", "", "python"),
+    "E0622": CodeInfo("not an input", "A model that is to be differentiated takes nodes and f64 numbers, and nothing else.", "", "", "python"),
     "E0610": CodeInfo(
         "not a declaration of an extern", "`@extern` takes one declaration such as `fn f(x: f64) -> f64`.",
         'from simple_magic import extern\n\nextern("fn f(x: f64) -> f64\\nextern fn g()")(abs)\n', 'from simple_magic import extern\n\nextern("fn explained(x: f64) -> f64")(abs)\n', "python"),
@@ -312,6 +314,7 @@ CODES: dict[str, CodeInfo] = {
         "A function that a running program called (an extern, a signal handler) wants to change or remove a type, a global or an extern. The memory of the "
         "running program holds objects of the old form, so this has to wait until its call is over. Functions may be redefined at any time.",
         IN_USE.format("g"), IN_USE.format("h"), "python"),
+    "E0630": CodeInfo("no gradient experiment", "The model, its nodes or its inputs are not what `gradient_experiment` can run or trace; the message says which.", "", "", "python"),
     # Warnings
     "W0301": CodeInfo("block never reached", "No path from the entry leads to the block. Often a terminator names the wrong label.",
                       "fn f():\nentry:\n  ret\nlost:\n  ret\n", "fn f():\nentry:\n  goto lost\nlost:\n  ret\n"),

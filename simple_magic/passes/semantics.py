@@ -2,7 +2,7 @@
 
 A program as written only moves references. A `Model` says which copies an engine of Simple makes in addition, as data: `copies` by position and kind
 of the object, and for places a `HopRule` each for receivers of method calls and for assignments. `apply_semantics` makes these copies visible: it
-inserts `aggregate_copy` (one new object, one level) and never changes what the program itself says.
+inserts `aggregate_copy` (one new object, one level) and never changes what the program itself says, unless it is told to leave a copy out.
 
 Positions: what an instruction does with an object. Operands are copied before the instruction, results after it (`OPERANDS`, `RESULTS`).
 Places: what an instruction writes into, and the receiver of a method call. Its root is never copied; for each hop `THROUGH` follows the reference,
@@ -36,6 +36,8 @@ POSITIONS = (
 )  # fmt: skip
 HOP = "hop"
 """The position of copies that are made for a hop of a place."""
+WRITTEN = "written"
+"""The position of an `aggregate_copy` that the program itself says; no model makes one."""
 THROUGH, BACK, LOSE = "through", "back", "lose"
 HOPS = ("field", "index", "dict")
 
@@ -126,17 +128,17 @@ def kind_of(t: Type, names: Names) -> str | None:
 
 
 Site = tuple[Origin, str]
-"""Where a copy is made: the instruction as written, and the position (or `HOP`)."""
+"""Where a copy is made: the instruction as written, and the position (or `HOP`, or `WRITTEN`)."""
 
 
 def apply_semantics(module: Module, model: str, names: Names, suppress: frozenset[Site] = frozenset(), force: frozenset[Site] = frozenset()) -> Module:
     """Return a resolved module with the copies of the model made visible.
 
-    suppress: sites that share although the model copies. force: sites that copy although the model shares (hops: go back); `suppress` wins.
+    suppress: sites that share although the model, or the program itself, copies. force: sites that copy although the model shares (hops: go back); `suppress` wins.
     Raises: KeyError for an unknown model.
     """
     rules = MODELS[model]
-    if rules == MODELS["reference"] and not force:
+    if rules == MODELS["reference"] and not force and not suppress:
         return module
     return replace(module, functions=tuple(_Rewriter(f, rules, names, suppress, force).function() for f in module.functions))
 
@@ -187,6 +189,8 @@ class _Rewriter:
 
     def instruction(self, ins: Instruction) -> _Rewritten:
         done = _Rewritten([], ins)
+        if ins.op == "aggregate_copy" and (ins.origin, WRITTEN) in self.suppress:
+            done.act = replace(ins, op="copy")
         if ins.op in OPERANDS or OPS[ins.op].form.startswith("p"):
             self.operands(ins, done)
         if ins.op in RESULTS and ins.dest is not None:

@@ -1,0 +1,342 @@
+"""Judge an experiment: oracles for each semantics model, verdicts for each run, causes and fixes by further runs, and controls that must fail.
+
+    seen = gradient_experiment(source, "model", {"x": 3.0, "y": 4.0})
+    judged = judge_experiment(seen)
+    judged.of("interpreter", "value")     # verdicts by parameter
+    judged.is_void                        # a control did not fire: believe nothing
+
+The controls are three programs whose verdict is known: a wrong rule, a lost write, a shared buffer. They go through everything that the experiment went
+through, on the same back ends; an instrument that calls one of them ok would call anything ok.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..execution.manager import LocalExecutionManager
+from ..mir.diagnostics import MirError, Trap
+from ..mir.model import Const, const
+from ..mir.printer import format_operand
+from ..mir.types import F64, I64, Array, Type, format_type
+from ..passes.semantics import Site
+from .causes import CausalTest, causal_test, copy_fix
+from .driver import Driver
+from .events import Event, Trace
+from .experiment import Experiment, Run, gradient_experiment
+from .oracles import FUEL, Oracle, ask_oracles
+from .readers import store_entries
+from .verdicts import Gradient, Verdict, first_of, judge
+
+FORWARD = "gradient_forward"
+"""The driver of the oracles: the model's value alone, as a function of every number that a gradient is wanted for."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A program that must not be ok: under `semantics`, `parameter` must get `word`."""
+
+    name: str
+    backward: str
+    semantics: str
+    parameter: str
+    word: str
+
+
+@dataclass(frozen=True)
+class Fired:
+    """What a control got on a back end."""
+
+    control: Control
+    backend: str
+    got: str
+
+    @property
+    def is_right(self) -> bool:
+        return self.got == self.control.word
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All verdicts of an experiment: by (back end, semantics model), in the order of the parameters. tests: the causal tests, by (back end, model, parameter)."""
+
+    verdicts: Mapping[tuple[str, str], tuple[Verdict, ...]]
+    controls: tuple[Fired, ...] = ()
+    tests: Mapping[tuple[str, str, str], CausalTest] = ()  # type: ignore[assignment]
+
+    @property
+    def is_void(self) -> bool:
+        """Whether a control did not fire, or none was run: then no verdict can be believed."""
+        return not self.controls or not all(c.is_right for c in self.controls)
+
+    def of(self, backend: str, semantics: str) -> dict[str, Verdict]:
+        return {v.parameter: v for v in self.verdicts[backend, semantics]}
+
+    def words(self) -> frozenset[str]:
+        return frozenset(v.word for found in self.verdicts.values() for v in found)
+
+    def first(self, backend: str, semantics: str) -> tuple[Event, ...]:
+        """Return the first cause and the first symptom of a run, as far as there are such."""
+        return tuple(first_of(self.verdicts[backend, semantics]))
+
+    def __str__(self) -> str:
+        lines = [str(v) for found in self.verdicts.values() for v in found]
+        lines += [f"VOID: control {c.control.name} on {c.backend} gave {c.got}, not {c.control.word}" for c in self.controls if not c.is_right]
+        return "\n".join(lines)
+
+
+def judge_experiment(seen: Experiment, *, controls: bool = True, try_fix: bool = False) -> Judgement:
+    """Return the verdicts of every run of an experiment.
+
+    controls: run the negative controls too; without them the result is void. try_fix: test the causes, and offer what a run showed to help.
+    Raises: MirError for a program that cannot be differentiated.
+    """
+    oracles: dict[str, Oracle] = {}
+    verdicts, tests = {}, {}
+    for run in seen.runs:
+        if run.semantics not in oracles:
+            oracles[run.semantics] = oracle_of(seen, run.semantics)
+        found = judge_run(seen, run, oracles[run.semantics])
+        if try_fix:
+            found, tried = _try_fixes(seen, run, found)
+            tests.update(tried)
+        verdicts[run.backend, run.semantics] = found
+    fired = run_controls(tuple(dict.fromkeys(r.backend for r in seen.runs))) if controls else ()
+    return Judgement(verdicts, fired, tests)
+
+
+# One run
+
+
+def oracle_of(seen: Experiment, semantics: str, shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> Oracle:
+    """Return what the oracles say of the model under a semantics model, without the copies in `shared` and with those in `copied`."""
+    bench = seen.bench
+    assert bench is not None, "an experiment that was made by hand cannot run"
+    with bench.manager.fork("interpreter") as manager:
+        manager.compile(forward_source(seen), cell="<forward driver>")
+        return ask_oracles(manager, FORWARD, _flat(bench.driver, seen.inputs), semantics, bench.fuel or FUEL, shared, copied)
+
+
+def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]:
+    """Return the verdicts of a run, on the gradients before the first update."""
+    driver = _driver(seen)
+    gradients = {i.name: run.gradients.get(i.name) for i in driver.parameters}
+    absent = {name for name, found in gradients.items() if found is None} if run.trap is None else set()
+    given: dict[str, Gradient] = {}
+    for i in driver.parameters:
+        size = len(seen.inputs[i.name]) if i.is_list else None  # type: ignore[arg-type]
+        given[i.name] = _missing(size, run.trap) if gradients[i.name] is None else gradients[i.name]  # type: ignore[assignment]
+    trace = first_step(run.trace or Trace((), run.backend, run.semantics, dropped=1))
+    if seen.options.store and run.trap is None:
+        trace = replace(trace, names=store_entries(seen, run.semantics))
+    elif seen.options.reader:
+        trace = replace(trace, names=with_stored_copies(trace))
+    found = judge(trace, given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value)
+    return tuple(_noted(v, run, v.parameter.partition("[")[0] in absent) for v in found)
+
+
+def _missing(size: int | None, trap: Trap | None) -> Gradient:
+    """Return what stands for a gradient that is absent: nobody wrote one, so there is nothing of it."""
+    number = None if trap is not None else 0.0
+    return number if size is None else [number] * size
+
+
+def _noted(verdict: Verdict, run: Run, is_absent: bool) -> Verdict:
+    notes = [verdict.note] if verdict.note else []
+    if is_absent:
+        notes.append("the gradient is absent, not a number")
+    if run.is_faithful is False:
+        notes.append("the traced run gave other bits than the plain one: what the trace says is void")
+    if run.note:
+        notes.append(run.note)
+    return replace(verdict, note="; ".join(notes), gradient=None if is_absent else verdict.gradient)
+
+
+def first_step(trace: Trace) -> Trace:
+    """Return the part of a trace before the second training step, with the parameters' objects of the first."""
+    events = tuple(e for e in trace.events if e.step == 0)
+    names: dict[str, str] = {}
+    for home, name in trace.names.items():
+        if name not in names.values():
+            names[home] = name
+    return replace(trace, events=events, names=names, dropped=0 if len(events) < len(trace.events) else trace.dropped)
+
+
+def with_stored_copies(trace: Trace) -> dict[str, str]:
+    """Return the parameters' objects with the copies of them that were stored back: a reader may find the parameter in a place that holds one now."""
+    names = dict(trace.names)
+    by_original = {e.original: trace.names[e.object] for e in trace.events if e.object in trace.names}
+    for event in reversed(trace.events):
+        if event.kind == "write_back" and event.original in by_original:
+            names.setdefault(event.object, by_original[event.original])
+    return names
+
+
+def rejudged(seen: Experiment, run: Run, shared: frozenset[Site], copied: frozenset[Site] = frozenset()) -> dict[str, Verdict]:
+    """Run again without some copies and with others, and judge that, against oracles that do the same."""
+    again = seen.again(run.backend, run.semantics, suppress=shared, force=copied)
+    return {v.parameter: v for v in judge_run(seen, again, oracle_of(seen, run.semantics, shared, copied))}
+
+
+def _try_fixes(seen: Experiment, run: Run, found: tuple[Verdict, ...]) -> tuple[tuple[Verdict, ...], dict[tuple[str, str, str], CausalTest]]:
+    tests: dict[tuple[str, str, str], CausalTest] = {}
+    known: dict[tuple[frozenset[Site], frozenset[Site]], dict[str, Verdict]] = {}
+
+    def rejudge(shared: frozenset[Site], copied: frozenset[Site] = frozenset()) -> dict[str, Verdict]:
+        if (shared, copied) not in known:
+            known[shared, copied] = rejudged(seen, run, shared, copied)
+        return known[shared, copied]
+
+    fixed = []
+    for verdict in found:
+        test = causal_test(verdict, rejudge)
+        if test is not None:
+            tests[run.backend, run.semantics, verdict.parameter] = test
+            verdict = replace(verdict, fix=test.fix)
+        elif verdict.word == "doubled":
+            verdict = replace(verdict, fix=copy_fix(verdict, rejudge))
+        fixed.append(verdict)
+    return tuple(fixed), tests
+
+
+# The forward driver
+
+
+def _driver(seen: Experiment) -> Driver:
+    assert seen.bench is not None, "an experiment that was made by hand cannot be judged"
+    return seen.bench.driver
+
+
+def _flat(driver: Driver, inputs: Mapping[str, object]) -> list[float]:
+    """Return every number that a gradient is wanted for."""
+    found: list[float] = []
+    for i in driver.parameters:
+        given = inputs[i.name]
+        found += map(float, given if i.is_list else [given])  # type: ignore[call-overload, list-item]
+    return found
+
+
+def forward_source(seen: Experiment) -> str:
+    """Return the MIR of the oracles' driver. Inputs without a gradient are constants in it; the value of an array is the sum, as backward's seed of ones says."""
+    driver, node, value = _driver(seen), seen.options.node, seen.options.value
+    params, lines, args = [], [], []
+    for i in driver.inputs:
+        args.append(f"arg_{i.name}")
+        if not i.leaf:
+            lines.append(f"  arg_{i.name}: {format_type(i.type)} = {_literal(i.type, seen.inputs[i.name])}")
+            continue
+        numbers = [f"in_{i.name}_{n}" for n in range(len(seen.inputs[i.name]))] if i.is_list else [f"in_{i.name}"]  # type: ignore[arg-type]
+        params += numbers
+        lines += [f"  list_{i.name}: [f64] = array {', '.join(numbers)}", f"  arg_{i.name}: {node} = call {i.leaf}(list_{i.name})"] if i.is_list else [
+            f"  arg_{i.name}: {node} = call {i.leaf}({numbers[0]})"]  # fmt: skip
+    lines += [f"  result: {node} = call {seen.model}({', '.join(args)})", f"  value = get_field result, {value}"]
+    lines += ["  ret value"] if _value_type(seen) == F64 else ["  sum = const 0.0", "  i = const 0", "  n = len value", "  goto head", "head:",
+              "  more = lt i, n", "  if more then body else done", "body:", "  x = index_get value, i", "  sum = add sum, x", "  i = add i, 1", "  goto head",
+              "done:", "  ret sum"]  # fmt: skip
+    return "\n".join([f"fn {FORWARD}({', '.join(f'{p}: f64' for p in params)}) -> f64:", "entry:", *lines, ""])
+
+
+def _literal(t: Type, value: object) -> str:
+    if t == Array(F64):
+        return "array " + ", ".join(_literal(F64, x).removeprefix("const ") for x in value)  # type: ignore[attr-defined]
+    number: Const = const(t, float(value) if t == F64 else int(value) if t == I64 else value)  # type: ignore[call-overload, arg-type]
+    return f"const {format_operand(number)}"
+
+
+def _value_type(seen: Experiment) -> Type:
+    definition = next(t for t in seen.unit.types if t.name == seen.options.node)
+    return next(f.type for f in definition.fields if f.name == seen.options.value)  # type: ignore[union-attr]
+
+
+# Controls
+
+CONTROLS = (
+    Control("broken rule", "Probe.backward_broken", "reference", "x", "wrong"),
+    Control("lost write", "Probe.backward", "value", "x", "lost"),
+    Control("shared buffer", "Probe.backward_shared", "reference", "y", "doubled"),
+)
+PROBE = """\
+# Negative controls: r = x * x + y, and three ways to get it wrong.
+class Probe:
+  data: f64
+  grad: [f64]
+  parents: [Probe]
+
+fn Probe.leaf(x: f64) -> Probe:
+entry:
+  grad: [f64] = array 0.0
+  parents: [Probe] = array
+  p = new Probe(data: x, grad: grad, parents: parents)
+  ret p
+
+fn probe(x: Probe, y: Probe) -> Probe:
+entry:
+  a = get_field x, data
+  b = get_field y, data
+  square = mul a, a
+  sum = add square, b
+  grad: [f64] = array 0.0
+  parents: [Probe] = array x, y
+  r = new Probe(data: sum, grad: grad, parents: parents)
+  ret r
+
+fn Probe.backward_by(self: Probe, factor: f64):
+entry:
+  one: [f64] = array 1.0
+  set_field self, grad, one
+  g = index_get self.grad, 0
+  x = index_get self.parents, 0
+  by_x = mul factor, x.data
+  part = mul g, by_x
+  for_x: [f64] = array part
+  set_field x, grad, for_x
+  y = index_get self.parents, 1
+  for_y: [f64] = array g
+  set_field y, grad, for_y
+  ret
+
+# Right, where objects are shared.
+fn Probe.backward(self: Probe):
+entry:
+  call Probe.backward_by(self, 2.0)
+  ret
+
+# The derivative of a square, without its 2.
+fn Probe.backward_broken(self: Probe):
+entry:
+  call Probe.backward_by(self, 1.0)
+  ret
+
+# The result's buffer serves both parents, and x adds to it.
+fn Probe.backward_shared(self: Probe):
+entry:
+  one: [f64] = array 1.0
+  set_field self, grad, one
+  buffer = get_field self, grad
+  x = index_get self.parents, 0
+  y = index_get self.parents, 1
+  set_field x, grad, buffer
+  set_field y, grad, buffer
+  old = index_get x.grad, 0
+  by_x = mul 2.0, x.data
+  less = sub by_x, 1.0
+  new = add old, less
+  index_set x.grad, 0, new
+  ret
+"""
+
+
+def run_controls(backends: Sequence[str]) -> tuple[Fired, ...]:
+    """Run every control on every back end."""
+    return tuple(_fired(control, backend) for backend in backends for control in CONTROLS)
+
+
+def _fired(control: Control, backend: str) -> Fired:
+    try:
+        with LocalExecutionManager(backend, opt_level=0) as manager:  # Compiling is most of the time.
+            seen = gradient_experiment(PROBE, "probe", {"x": 3.0, "y": 4.0}, runs=((backend, control.semantics),), node="Probe", backward=control.backward,
+                                       manager=manager)  # fmt: skip
+            judged = judge_experiment(seen, controls=False)
+        return Fired(control, backend, judged.of(backend, control.semantics)[control.parameter].word)
+    except (MirError, Trap) as error:
+        return Fired(control, backend, f"{type(error).__name__}: {error}")

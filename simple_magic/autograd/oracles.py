@@ -1,0 +1,196 @@
+"""Two oracles for gradients, independent of each other and of any backward pass.
+
+Both differentiate the *forward* function, under the semantics model that is being judged: what a program computes may depend on the model, and a
+gradient is right if it is the derivative of what was computed. `dual_oracle` carries tangents through the interpreter, one pass per input;
+`difference_oracle` runs the program on inputs that are moved a little. Nothing is ever written into a program's memory: inputs go in by the front
+door, so what aliases them moves with them.
+
+The forward function is a *driver*: a function of the session with f64 parameters and an f64 result, such as `forward_driver` writes around a model
+of any node class. Every run has its own copy of the globals.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+
+from ..backends.base import Host
+from ..execution.manager import LocalExecutionManager, RunOptions
+from ..mir.diagnostics import Diagnostic, MirError, Origin, Trap
+from ..mir.types import F64, Named, format_type
+from ..passes.semantics import Site
+from .dual import Dual, DualEngine
+
+FUEL = 10**8
+STEP = 6e-6
+"""Step of a central difference, relative to the input but at least this: near the cube root of the rounding error, where its error is least."""
+SHRINK = 8.0
+"""A jump between the one-sided derivatives that is still there with a step this much smaller is a kink, not curvature."""
+EPSILON = 2.0**-52
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """The derivative by one input, by dual numbers.
+
+    depends: whether the result depends on the input at all; if not, its derivative is zero for certain. magnitude: the size of the terms that were added
+    up, so the derivative is known to about `magnitude * 1e-16`. kinks, underflows: instructions that stood on a point which may be a kink, or rounded
+    to zero. non_finite: instructions that made infinite numbers, or none, of finite ones. trap: what ended the pass instead.
+    """
+
+    value: float
+    derivative: float
+    depends: bool
+    magnitude: float
+    kinks: tuple[Origin | None, ...] = ()
+    underflows: tuple[Origin | None, ...] = ()
+    non_finite: tuple[Origin | None, ...] = ()
+    trap: Trap | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The derivative by one input, by differences: central, and from either side. noise: what rounding may have done to them."""
+
+    value: float
+    derivative: float
+    left: float
+    right: float
+    step: float
+    noise: float
+    is_kink: bool = False
+    trap: Trap | None = None
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What both oracles say about every input."""
+
+    value: float
+    tangents: tuple[Tangent, ...]
+    differences: tuple[Difference, ...]
+
+
+def forward_driver(manager: LocalExecutionManager, model: str, name: str, *, node: str, leaf: str, value: str) -> str:
+    """Return the MIR of a driver: a function `name` from f64 inputs to the value of the model's result.
+
+    node: the class of nodes; leaf: the function that makes one from an f64; value: the field that holds its value. A parameter of the model is a node, or
+    an f64, which is passed as it is. Raises: MirError for other parameters.
+    """
+    function = manager.definition(model)
+    lines, args = [], []
+    for param in function.params:
+        if param.type == Named(node):
+            lines.append(f"  leaf_{param.name}: {node} = call {leaf}({param.name})")
+            args.append(f"leaf_{param.name}")
+        elif param.type == F64:
+            args.append(param.name)
+        else:
+            raise MirError([Diagnostic("E0622", f"the parameter {param.name} of {model} is {format_type(param.type)}; an input is {node} or f64", param.span)])
+    lines.append(f"  result: {format_type(function.result)} = call {model}({', '.join(args)})")
+    lines += ["  ret result"] if function.result == F64 else [f"  result_value: f64 = get_field result, {value}", "  ret result_value"]
+    inputs = ", ".join(f"{p.name}: f64" for p in function.params)
+    return "\n".join([f"fn {name}({inputs}) -> f64:", "entry:", *lines, ""])
+
+
+def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> Oracle:  # fmt: skip
+    """Return what both oracles say, without the copies in `shared` and with those in `copied`. Raises: MirError for a program that cannot be differentiated."""
+    tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared, copied)
+    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied)
+    return Oracle(tangents[0].value if tangents else math.nan, tangents, differences)
+
+
+def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[Site], copied: frozenset[Site]) -> RunOptions:
+    return replace(manager.options(backend="interpreter", semantics=semantics, fuel=0, isolated=False), shared=shared, copied=copied)
+
+
+# Dual numbers
+
+
+def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Tangent, ...]:  # fmt: skip
+    """Return the derivative by each input, exact but for rounding. Raises: MirError naming an operation that has none."""
+    engines: list[DualEngine] = []
+
+    def make(_backend: str, host: Host) -> DualEngine:
+        engines.append(DualEngine(host))
+        return engines[-1]
+
+    options = _options(manager, semantics, shared, copied)
+    with manager.fork("interpreter", make) as copy:
+        copy.compiled(driver, options)
+        runs = _Runs(copy, copy.global_values(), driver, options, fuel)
+        return tuple(_tangent(runs, engines[0], inputs, seed) for seed in range(len(inputs)))
+
+
+def _tangent(runs: _Runs, engine: DualEngine, inputs: Sequence[float], seed: int) -> Tangent:
+    engine.begin(seed)
+    try:
+        value = runs(inputs)
+    except Trap as trap:
+        return Tangent(math.nan, math.nan, True, math.nan, trap=trap)
+    found = tuple(engine.notes.kinks), tuple(engine.notes.underflows), tuple(engine.notes.non_finite)
+    result = engine.result
+    if not isinstance(result, Dual):
+        return Tangent(value, 0.0, False, 0.0, *found)
+    return Tangent(value, result.tangent, True, result.magnitude, *found)
+
+
+# Differences
+
+
+def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+                      shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Difference, ...]:  # fmt: skip
+    """Return the derivative by each input as differences of runs."""
+    with manager.fork("interpreter") as copy:
+        runs = _Runs(copy, copy.global_values(), driver, _options(manager, semantics, shared, copied), fuel)
+        try:
+            value = runs(inputs)
+        except Trap as trap:
+            return tuple(Difference(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, trap=trap) for _ in inputs)
+        return tuple(_difference(runs, inputs, index, value) for index in range(len(inputs)))
+
+
+@dataclass
+class _Runs:
+    """The forward function as a function of Python: every call starts from the same globals."""
+
+    manager: LocalExecutionManager
+    globals: Mapping[str, object]
+    driver: str
+    options: RunOptions
+    fuel: int
+
+    def __call__(self, inputs: Sequence[float]) -> float:
+        self.manager.set_global_values(self.globals)
+        with redirect_stdout(io.StringIO()):
+            return self.manager.run(self.driver, inputs, self.options, self.fuel)[0]  # type: ignore[return-value]
+
+
+def _difference(runs: _Runs, inputs: Sequence[float], index: int, value: float) -> Difference:
+    step = STEP * max(1.0, abs(inputs[index]))
+    try:
+        for _ in range(3):
+            found = _sides(runs, inputs, index, value, step)
+            if math.isfinite(found.left) and math.isfinite(found.right):
+                break
+            step /= SHRINK**2  # The step may have left the domain.
+        jump = abs(found.right - found.left)
+        if jump > max(100.0 * found.noise, 1e-4 * max(abs(found.left), abs(found.right))):
+            closer = _sides(runs, inputs, index, value, step / SHRINK)
+            found = replace(found, is_kink=not abs(closer.right - closer.left) < 0.5 * jump)
+    except Trap as trap:
+        return Difference(value, math.nan, math.nan, math.nan, step, math.nan, trap=trap)
+    return found
+
+
+def _sides(runs: _Runs, inputs: Sequence[float], index: int, value: float, step: float) -> Difference:
+    x = inputs[index]
+    above, below = x + step, x - step
+    high, low = (runs([*inputs[:index], moved, *inputs[index + 1 :]]) for moved in (above, below))
+    noise = 8.0 * EPSILON * max(abs(high), abs(low), abs(value)) / step
+    return Difference(value, (high - low) / (above - below), (value - low) / (x - below), (high - value) / (above - x), step, noise)
