@@ -11,7 +11,8 @@ import time
 from simple_magic import gradient_experiment
 from simple_magic.autograd.driver import DRIVER, MARKS
 from simple_magic.passes.provenance import Fields
-from simple_magic.passes.trace import CAPACITY, Options, add_trace
+from simple_magic.passes.shadows import CAPACITY, Options
+from simple_magic.passes.trace import add_trace
 from simple_magic.show.html import table
 
 ROUNDS = 4

@@ -312,3 +312,10 @@ def test_of_several_copies_the_run_finds_the_one_that_matters(managers):
     test = judged.tests["interpreter", "value", "x"]
     assert {t.event.function: t.word for t in test.links}["through_locals"] == "ok", str(test)
     assert "read out of an array (line 45 of through_locals): tried, and x is ok" in judged.of("interpreter", "value")["x"].fix
+
+
+def test_each_element_has_its_own_word():
+    source = "fn model(a: Dense) -> Dense:\nentry:\n  r = call Dense.relu(a)\n  ret r\n"
+    seen = gradient_experiment(source, "model", {"a": (-1.0, 0.0, 2.0)}, runs=[("interpreter", "reference")], node="Dense")
+    found = judge_experiment(seen, controls=False).verdicts["interpreter", "reference"]
+    assert [(v.parameter, v.word, v.zero) for v in found] == [("a[0]", "ok", "correct"), ("a[1]", "kink", ""), ("a[2]", "ok", "")]

@@ -102,7 +102,7 @@ class Event:
         return (self.function, self.block, self.index)
 
     @property
-    def alignment(self) -> tuple[object, ...]:
+    def alignment(self) -> tuple[str | int | None, ...]:
         """What the same event of another run has in common: the instruction, what it did there, and for which time."""
         what = ("write", self.field, self.element) if self.is_write else (self.kind, self.position, self.path)
         return (*self.site, *what, self.occurrence)

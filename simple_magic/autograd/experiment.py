@@ -26,7 +26,8 @@ from ..mir.text import parse_text
 from ..passes.fuel import add_fuel
 from ..passes.provenance import Fields
 from ..passes.semantics import MODELS, Site, apply_semantics
-from ..passes.trace import CAPACITY, UNKNOWN, Options, add_trace
+from ..passes.shadows import CAPACITY, UNKNOWN, Options
+from ..passes.trace import add_trace
 from .driver import DRIVER, MARKS, Driver, NodeOptions, make_driver
 from .events import Event, Trace
 from .recording import Records, make_trace
@@ -229,7 +230,8 @@ class Bench:
             records = _read_records(manager, self.capacity, self.fuel)
         names = [i.name for i in self.driver.parameters]
         trace = make_trace(records, sites, names, o.store, self._locate, run.backend, run.semantics)
-        return replace(run, trace=trace, is_faithful=_bits(plain) == _bits(out) and _place(trap) == _place(traced_trap))
+        note = "" if trap is not None or o.reader or not trace.is_complete else _unfollowed(trace, run.gradients, o.gradient)
+        return replace(run, trace=trace, note=note, is_faithful=_bits(plain) == _bits(out) and _place(trap) == _place(traced_trap))
 
     def _globals(self, traced: bool) -> Mapping[str, object]:
         """Return a copy of the globals that the program uses; for a traced run, with the hidden field in every node: it is older than the trace."""
@@ -272,6 +274,24 @@ def _read_records(manager: LocalExecutionManager, capacity: int, fuel: int | Non
         for number, is_after in ((5, False), (6, True)):
             columns[number] += manager.execute("trace$numbers", is_after, first, end, fuel=given)  # type: ignore[arg-type]
     return Records(count, *columns)
+
+
+def _unfollowed(trace: Trace, gradients: Mapping[str, object], gradient: str) -> str:
+    """Return a sentence if a gradient is not what the last write of it in the trace left there: the program changed it in a way that is not followed."""
+    own = {name: node for node, name in reversed(list(trace.names.items()))}
+    last: dict[tuple[str, int | None], float | None] = {}
+    for event in trace.events:
+        if event.step == 0 and (event.is_write or event.kind == "write_back") and event.field == gradient and event.after is not None:
+            last[event.object if event.is_write else event.original, event.element] = event.after
+    for name, node in own.items():
+        found = gradients.get(name)
+        numbers = found if isinstance(found, tuple) else (found,)
+        is_array = any(element is not None for written, element in last if written == node)
+        for index, number in enumerate(numbers):
+            after = last.get((node, index if is_array else None))
+            if isinstance(number, float) and after is not None and _bits((number,)) != _bits((after,)):
+                return f"the gradient of {name} was also changed in a way that the trace does not follow"
+    return ""
 
 
 def _some(fuel: int | None) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..mir.diagnostics import Origin, Span
-from ..passes.trace import EITHER, STORE, UNKNOWN, Site
+from ..passes.shadows import EITHER, STORE, UNKNOWN, Site
 from .driver import BACKWARD
 from .events import PHASES, UNKNOWN as UNKNOWN_EDGE, Event, Trace, number_occurrences
 
