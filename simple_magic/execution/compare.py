@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from ..mir.diagnostics import Trap
@@ -16,7 +17,7 @@ from .defaults import ENGINE_NAMES
 from .manager import LocalExecutionManager
 from .results import ExecutionResult
 
-ENGINES: tuple[tuple[str, int], ...] = (("interpreter", 0), ("llvm", 0), ("llvm", 2))
+ENGINES: tuple[tuple[str, int], ...] = (("interpreter", 0), ("llvm", 0), ("llvm", 2), *((("cranelift", 2),) if find_spec("wasmtime") else ()))
 """The executors that a comparison takes by default: back end and optimisation level."""
 
 
