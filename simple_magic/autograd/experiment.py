@@ -36,6 +36,8 @@ FUEL = 10**8
 DEFAULT_RUNS = (("interpreter", "value"), ("llvm", "reference"))
 LIBRARY_NODES = ("Value", "Dense")
 MOST_EVENTS = 1 << 23
+TRACED_STEPS = 1
+"""Of a training, so many steps are traced: what goes wrong with a gradient goes wrong in the first, and hundreds of traces tell the same again."""
 CHUNK = 1 << 16
 """How many events are read out at once."""
 
@@ -46,7 +48,8 @@ class Run:
 
     losses: one for each step and one before the first. gradients: those before the first update, by parameter; numbers, tuples, or None if absent.
     history: the gradients of every step. values: the parameters after the last update. trap: what ended the run early; then losses and gradients are
-    empty. trace: None if it was not asked for, or cannot be made (`note` says why). is_faithful: whether the traced run gave the same bits.
+    empty. trace: of the first evaluations (`TRACED_STEPS`); None if it was not asked for, or cannot be made (`note` says why). is_faithful: whether the
+    traced run gave the same bits.
     """
 
     backend: str
@@ -207,7 +210,7 @@ class Bench:
         else:
             losses, history, values = self.driver.read(out, steps)
             run = Run(backend, semantics, tuple(losses), history[0], tuple(history), values)
-        return self._traced(run, module, key, args, out, trap) if trace else run
+        return self._traced(run, module, key, (*args[:-2], steps if trap else min(steps, TRACED_STEPS), lr), out, trap) if trace else run
 
     def _call(self, manager: LocalExecutionManager, args: Sequence[object]) -> tuple[list[float], Trap | None]:
         try:
@@ -231,7 +234,9 @@ class Bench:
         names = [i.name for i in self.driver.parameters]
         trace = make_trace(records, sites, names, o.store, self._locate, run.backend, run.semantics)
         note = "" if trap is not None or o.reader or not trace.is_complete else _unfollowed(trace, run.gradients, o.gradient)
-        return replace(run, trace=trace, note=note, is_faithful=_bits(plain) == _bits(out) and _place(trap) == _place(traced_trap))
+        rounds = args[-2] + 1  # type: ignore[operator]
+        same = _bits(self.driver.rounds(plain, rounds)) == _bits(self.driver.rounds(out, rounds))
+        return replace(run, trace=trace, note=note, is_faithful=same and _place(trap) == _place(traced_trap))
 
     def _globals(self, traced: bool) -> Mapping[str, object]:
         """Return a copy of the globals that the program uses; for a traced run, with the hidden field in every node: it is older than the trace."""
