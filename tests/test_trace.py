@@ -143,6 +143,13 @@ def test_reference_gradients_and_edges():
     assert sorted(e.occurrence for e in writes) == list(range(7))
 
 
+def test_an_allocation_says_the_value_of_its_node():
+    for run in run_all(DIAMOND, {"x": 2.0, "y": 3.0}, ("value",)).runs:
+        assert [e.after for e in run.trace.events if e.kind == "alloc"] == [2.0, 3.0, 5.0, 6.0, 11.0, math.tanh(11.0)]
+    arrays = gradient_experiment(DENSE, "model", {"x": [1.0], "w": [0.5]}, runs=[("interpreter", "value")], node="Dense").runs[0]
+    assert {e.after for e in arrays.trace.events if e.kind == "alloc"} == {None}
+
+
 def test_value_semantics_shows_the_lost_writes():
     seen = gradient_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0})
     value, reference = seen.run("interpreter", "value"), seen.run("llvm", "reference")

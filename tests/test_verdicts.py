@@ -13,8 +13,8 @@ from gradient_recorder import record
 from simple_magic import LocalExecutionManager
 from simple_magic.autograd.causes import STORE, causal_test, with_fix
 from simple_magic.autograd.events import Event
-from simple_magic.autograd.experiment import gradient_experiment
-from simple_magic.autograd.judging import Control, Fired, Judgement, judge_experiment, run_controls
+from simple_magic.autograd.experiment import Run, gradient_experiment
+from simple_magic.autograd.judging import Control, Fired, JudgedRun, Judgement, judge_experiment, judged_runs, run_controls
 from simple_magic.autograd.oracles import ask_oracles, forward_driver
 from simple_magic.autograd.verdicts import WORDS, Verdict, judge
 from simple_magic.passes.semantics import MODELS
@@ -247,6 +247,28 @@ def test_an_experiment_is_judged_with_its_controls_and_fixes(managers):
     assert "aggregate_copy" in verdict.fix and "line 24 of lose" in verdict.fix and judged.tests["interpreter", "reference", "x"].is_confirmed
     cause, symptom = judged.first("interpreter", "reference")
     assert (cause.line, symptom.line) == (24, 27)
+
+
+def test_judged_runs_carry_what_pictures_need(managers):
+    e = Expectation(FOLDER / "copies.mir", 0, "scaled", (3.0,), "reference", {"backward": "lose"}, ())
+    seen = experiment(managers[e.path], e, ("interpreter",))
+    judged = judge_experiment(seen, controls=False)
+    (run,) = judged_runs(seen, judged)
+    assert run.name == "interpreter/reference" and run.verdicts == judged.verdicts["interpreter", "reference"]
+    assert (run.gradient, run.value) == (seen.options.gradient, seen.options.value)
+    (home,) = run.trace.names
+    assert run.replayed is run.replayed and run.replayed.fates((home, None)) == run.verdicts[0].contributions
+
+
+def test_a_judged_run_is_the_first_step_and_knows_the_entries_of_a_store():
+    source = "fn model(x: Value) -> Value:\nentry:\n  r = call Value.mul(x, x)\n  ret r\n"
+    seen = gradient_experiment(source, "model", {"x": 3.0}, runs=[("interpreter", "value")], backward="Value.store_backward", reader="Value.stored_gradient",
+                               store="grads", steps=2)  # fmt: skip
+    (run,) = judged_runs(seen, judge_experiment(seen, controls=False))
+    assert list(run.trace.names.items()) == [("@grads[0]", "x")] and {e.step for e in run.trace.events} == {0}
+    assert len(run.trace.events) < len(seen.runs[0].trace.events)
+    bare = JudgedRun(Run("llvm", "value"), ())
+    assert bare.trace.events == () and bare.replayed.contributions == {}
 
 
 # The shipped library

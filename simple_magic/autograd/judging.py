@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..execution.manager import LocalExecutionManager
 from ..mir.diagnostics import MirError, Trap
@@ -26,6 +27,7 @@ from .events import Event, Trace
 from .experiment import Experiment, Run, gradient_experiment
 from .oracles import FUEL, Oracle, ask_oracles
 from .readers import store_entries
+from .replay import Replay, replay
 from .verdicts import Gradient, Verdict, first_of, judge
 
 FORWARD = "gradient_forward"
@@ -85,6 +87,38 @@ class Judgement:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run with its verdicts. gradient, value: the fields of a node that hold them."""
+
+    run: Run
+    verdicts: tuple[Verdict, ...]
+    gradient: str = "grad"
+    value: str = "data"
+
+    @property
+    def name(self) -> str:
+        return f"{self.run.backend}/{self.run.semantics}"
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The run's trace up to the second training step; empty if it has none."""
+        return first_step(self.run.trace or Trace((), self.run.backend, self.run.semantics))
+
+    @cached_property
+    def replayed(self) -> Replay:
+        return replay(self.trace, self.gradient, self.value)
+
+
+def judged_runs(seen: Experiment, judged: Judgement) -> tuple[JudgedRun, ...]:
+    """Return every run with its verdicts, its trace with the parameters' objects that the verdicts are about."""
+    found = []
+    for run in seen.runs:
+        named = run if run.trace is None else replace(run, trace=replace(run.trace, names=judged_trace(seen, run).names))
+        found.append(JudgedRun(named, judged.verdicts[run.backend, run.semantics], seen.options.gradient, seen.options.value))
+    return tuple(found)
+
+
 def judge_experiment(seen: Experiment, *, controls: bool = True, try_fix: bool = False) -> Judgement:
     """Return the verdicts of every run of an experiment.
 
@@ -126,13 +160,16 @@ def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]
     for i in driver.parameters:
         size = len(seen.inputs[i.name]) if i.is_list else None  # type: ignore[arg-type]
         given[i.name] = _missing(size, run.trap) if gradients[i.name] is None else gradients[i.name]  # type: ignore[assignment]
+    found = judge(judged_trace(seen, run), given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value)
+    return tuple(_noted(v, run, v.parameter.partition("[")[0] in absent) for v in found)
+
+
+def judged_trace(seen: Experiment, run: Run) -> Trace:
+    """Return the trace that a run is judged by: its first step, the parameters' objects those whose gradients are read."""
     trace = first_step(run.trace or Trace((), run.backend, run.semantics, dropped=1))
     if seen.options.store and run.trap is None:
-        trace = replace(trace, names=store_entries(seen, run.semantics))
-    elif seen.options.reader:
-        trace = replace(trace, names=with_stored_copies(trace))
-    found = judge(trace, given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value)
-    return tuple(_noted(v, run, v.parameter.partition("[")[0] in absent) for v in found)
+        return replace(trace, names=store_entries(seen, run.semantics))
+    return replace(trace, names=with_stored_copies(trace)) if seen.options.reader else trace
 
 
 def _missing(size: int | None, trap: Trap | None) -> Gradient:
