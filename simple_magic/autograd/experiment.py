@@ -1,6 +1,6 @@
 """The experiment: one model, differentiated on several back ends under several semantics models, each run on its own copy of the globals.
 
-    seen = gradient_experiment(source, "model", {"x": 3.0, "y": 4.0})
+    seen = run_experiment(source, "model", {"x": 3.0, "y": 4.0})
     seen.run("interpreter", "value").gradients        # {"x": 0.0, "y": 0.0}
     seen.run("llvm", "reference").trace.events
 
@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..backends.values import StructValue, parts_of
 from ..execution.manager import LocalExecutionManager
 from ..execution.session import ResolvedUnit
-from ..mir.diagnostics import LoweringError, Origin, Span, Trap
+from ..mir.diagnostics import LoweringError, Origin, ParseError, Span, Trap
 from ..mir.model import Instruction, Module
 from ..mir.printer import format_instruction
 from ..mir.resolve import Names
@@ -38,6 +39,7 @@ LIBRARY_NODES = ("Value", "Dense")
 MOST_EVENTS = 1 << 23
 TRACED_STEPS = 1
 """Of a training, so many steps are traced: what goes wrong with a gradient goes wrong in the first, and hundreds of traces tell the same again."""
+CELL = "<model>"
 CHUNK = 1 << 16
 """How many events are read out at once."""
 
@@ -99,17 +101,19 @@ class Experiment:
         return self.bench.run(backend, semantics, **{"inputs": self.inputs, "steps": self.steps, "lr": self.lr, **changes})  # type: ignore[arg-type]
 
 
-def gradient_experiment(source: str | Mapping | Module | None, model: str = "model", inputs: Mapping[str, object] | None = None, *,
+def run_experiment(source: str | Mapping | Module | None, model: str = "model", inputs: Mapping[str, object] | None = None, *,
                         backends: Iterable[str] | None = None, models: Iterable[str] | None = None, runs: Iterable[tuple[str, str]] | None = None,
                         node: str = "Value", leaf: str = "", backward: str = "", value: str = "data", gradient: str = "grad", reader: str = "", store: str = "",
                         leaves: Mapping[str, str] | None = None, steps: int = 0, lr: float = 0.1, fuel: int | None = FUEL, timeout: float | None = None,
-                        trace: bool = True, shares: bool = False, capacity: int = CAPACITY, manager: LocalExecutionManager | None = None) -> Experiment:  # fmt: skip
+                        trace: bool = True, shares: bool = False, capacity: int = CAPACITY, manager: LocalExecutionManager | None = None,
+                        cell: str = CELL) -> Experiment:  # fmt: skip
     """Differentiate a model in several modes; return what each gave.
 
     source: MIR that defines the model, beside what `manager` (which stays as it is) holds; None if it holds the model already. The node library is there
     unless the program defines the node class itself. inputs: a number, or numbers, for each of the model's parameters.
     backends, models: every pair of them runs; runs: exactly these (back end, model) pairs; default: the interpreter under `value` and LLVM under `reference`.
     node ... leaves: see `driver.NodeOptions`. steps, lr: gradient descent after the first evaluation. fuel and the manager's limits bound each run.
+    cell: what the source is called in messages and traces.
     Raises: MirError for a wrong program or one that does not fit, ValueError and TypeError for wrong options and inputs. A trap is part of its run.
     """
     options = NodeOptions(node, leaf, backward, value, gradient, reader, store, tuple(sorted((leaves or {}).items())))
@@ -120,7 +124,7 @@ def gradient_experiment(source: str | Mapping | Module | None, model: str = "mod
         raise ValueError(f"capacity must be between 1 and {MOST_EVENTS}, got {capacity}")
     base = manager.fork(manager.backend) if manager is not None else LocalExecutionManager("interpreter")
     try:
-        _define(base, source, options)
+        _define(base, source, options, cell)
         bench = Bench.of(base, model, options, fuel, timeout, capacity, shares)
         given = bench.inputs(inputs or {})
         done = tuple(bench.run(backend, semantics, inputs=given, steps=steps, lr=lr, trace=trace) for backend, semantics in wanted)
@@ -143,14 +147,17 @@ def _pairs(backends: Iterable[str] | None, models: Iterable[str] | None, runs: I
     return found
 
 
-def _define(base: LocalExecutionManager, source: str | Mapping | Module | None, options: NodeOptions) -> None:
+def _define(base: LocalExecutionManager, source: str | Mapping | Module | None, options: NodeOptions, cell: str) -> None:
     """Take in the library, if the nodes are its own, and the program."""
-    module = parse_text(source, "<model>") if isinstance(source, str) and not source.lstrip().startswith("{") else None
+    module = None
+    if isinstance(source, str) and not source.lstrip().startswith("{"):
+        with suppress(ParseError):  # `compile` tells it with the place.
+            module = parse_text(source, cell)
     defines = {t.name for t in module.types} if module is not None else {t.name for t in source.types} if isinstance(source, Module) else set()
     if options.node in LIBRARY_NODES and options.node not in defines and options.node not in base.session.definitions:
         base.use_library("autograd")
     if source is not None:
-        base.compile(source, cell="<model>")
+        base.compile(source, cell=cell)
 
 
 @dataclass
