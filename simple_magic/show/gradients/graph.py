@@ -28,7 +28,7 @@ ROW, SMALL_ROW = 15, 13
 PAD = 7
 MARGIN, GUTTER = 16, 40
 GAP_ACROSS, GAP_DOWN = 14, 20
-WIDEST = 2200
+WIDEST = 2600
 """Runs that do not fit beside each other in this width stand under each other."""
 WRAP = 26
 """Characters in a line that names an instruction."""
@@ -341,11 +341,11 @@ def _pill(flows: tuple[Flow, ...], stub: str) -> _Pill:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Return a text in lines of at most WRAP characters, broken at blanks; what is longer without a blank ends in an ellipsis."""
+    """Return a text in lines of at most WRAP characters, broken at blanks and after colons; what is longer without a blank ends in an ellipsis."""
     lines: list[str] = []
     for word in text.split():
         word = shorten(word, WRAP)
-        if lines and len(lines[-1]) + 1 + len(word) <= WRAP:
+        if lines and not lines[-1].endswith(":") and len(lines[-1]) + 1 + len(word) <= WRAP:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -370,8 +370,12 @@ class _Plan:
 
     @classmethod
     def of(cls, panels: Sequence[_Panel], shown: Shown) -> _Plan:
-        names = [*shown.nodes, *(fold.name for fold in shown.folds)]
-        keys = sorted({key for panel in panels for key in panel.pills}, key=lambda k: (names.index(k[1]), _order(k[0]), k[2]))
+        last = {**{node: _order(node) for node in shown.nodes}, **{fold.name: _order(fold.members[-1]) for fold in shown.folds}}
+        names = sorted(last, key=last.__getitem__, reverse=True)  # Gradients come from the nodes that were made last.
+        ends = [name for name in reversed(names) if any(name in panel.reading.names for panel in panels)]
+        names = [*(name for name in names if name not in ends), *ends]
+        at = {name: i for i, name in enumerate((*STUBS, *names))}
+        keys = sorted({key for panel in panels for key in panel.pills}, key=lambda k: (at[k[0]], at[k[1]], k[2]))
         box, cell, channels = {}, {}, {}
         for name in names:
             texts = [panel.boxes[name] for panel in panels]
@@ -392,7 +396,8 @@ class _Plan:
                 pairs.append((key[0], key))
             edges[key, False] = len(pairs)
             pairs.append((key, key[1]))
-        layout = layered([*names, *keys], pairs, {item: (h, w) for item, (w, h) in cell.items()}, gap_x=GAP_DOWN, gap_y=GAP_ACROSS)
+        layout = layered([*names, *keys], pairs, {item: (h, w) for item, (w, h) in cell.items()}, gap_x=GAP_DOWN, gap_y=GAP_ACROSS,
+                         longest_bent=len(cell))  # fmt: skip
         rows: dict[float, tuple[float, float]] = {}
         for item, (y, _) in layout.centres.items():
             half = cell[item][1] / 2
