@@ -7,8 +7,9 @@ what folds then is counted by kind and said to be a problem.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 FOLD_ABOVE = 60
@@ -21,8 +22,8 @@ MOST_LANDMARKS = 12
 """Of an all-ok graph the result and the parameters are drawn, if they are not more than this."""
 MOST_ALONE = 6
 """Parts of a single node are drawn as they are, if they are not more than this."""
-MOST_PARTS = 8
-"""If more connected parts fold than this, all of one sort become one."""
+MOST_PARTS = 12
+"""If more connected parts fold than this, those of one sort and between the same drawn nodes become one, in the end all of one sort."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def folded(nodes: Sequence[str], edges: Sequence[tuple[str, str]], problems: Map
     drawn = _drawn(nodes, near, problems, first, lonely)
     if len(landmarks) <= MOST_LANDMARKS and len(drawn) <= FOLD_ABOVE // 2:
         drawn.update(landmarks)
-    parts = _parts([n for n in nodes if n not in drawn and n not in lonely], near, problems)
+    stretches = _stretches(nodes, near, drawn)
+    parts = _parts([n for n in nodes if n not in drawn and n not in lonely], near, {n: (n in problems, stretches[n]) for n in nodes})
     alone = [part for part in parts if len(part) == 1]
     if len(alone) <= MOST_ALONE:
         drawn.update(node for part in alone for node in part)
@@ -84,22 +86,48 @@ def _drawn(nodes: Sequence[str], near: Mapping[str, list[str]], problems: Mappin
     return drawn
 
 
-def _parts(rest: Sequence[str], near: Mapping[str, list[str]], problems: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Return the connected parts, ok and not ok apart; all of one sort as one part if there are too many."""
+def _parts(rest: Sequence[str], near: Mapping[str, list[str]], sort: Mapping[str, tuple[bool, int]]) -> list[tuple[str, ...]]:
+    """Return the connected parts of one sort each; all of one sort as one part if there are too many, in the end all that have problems or none."""
     left, parts = dict.fromkeys(rest), []
     for node in rest:
         if node not in left:
             continue
         del left[node]
-        part, is_problem = [node], node in problems
+        part = [node]
         for member in part:
             for other in near.get(member, ()):
-                if other in left and (other in problems) == is_problem:
+                if other in left and sort[other] == sort[node]:
                     del left[other]
                     part.append(other)
         parts.append(part)
     if len(parts) > MOST_PARTS:
-        sorts = ([n for part in parts if part[0] in problems for n in part], [n for part in parts if part[0] not in problems for n in part])
-        parts = [part for part in sorts if part]
+        parts = _merged(parts, sort.__getitem__)
+    if len(parts) > MOST_PARTS:
+        parts = _merged(parts, lambda node: sort[node][0])
     order = {node: at for at, node in enumerate(rest)}
     return [tuple(sorted(part, key=order.__getitem__)) for part in parts]
+
+
+def _merged(parts: Sequence[list[str]], key: Callable[[str], object]) -> list[list[str]]:
+    found: dict[object, list[str]] = defaultdict(list)
+    for part in parts:
+        found[key(part[0])] += part
+    return list(found.values())
+
+
+def _stretches(nodes: Sequence[str], near: Mapping[str, list[str]], drawn: set[str]) -> dict[str, int]:
+    """Return how many drawn regions stand before each node in order: so what folds lies between them, and no arrow has to go back."""
+    order = {node: at for at, node in enumerate(nodes)}
+    left, middles = set(drawn), []
+    for node in nodes:
+        if node not in left:
+            continue
+        left.remove(node)
+        region = [node]
+        for member in region:
+            found = [other for other in near.get(member, ()) if other in left]
+            left.difference_update(found)
+            region += dict.fromkeys(found)
+        middles.append(sum(order[member] for member in region) / len(region))
+    middles.sort()
+    return {node: bisect(middles, at) for node, at in order.items()}

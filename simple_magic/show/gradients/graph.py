@@ -10,9 +10,10 @@ are only bent between its rows. `parts.py` reads the runs, `folding.py` says wha
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...autograd.judging import JudgedRun
 from ...autograd.replay import DOUBLED, ERASED, LANDED, LOST, STALE
@@ -28,7 +29,7 @@ ROW, SMALL_ROW = 15, 13
 PAD = 7
 MARGIN, GUTTER = 16, 40
 GAP_ACROSS, GAP_DOWN = 14, 20
-WIDEST = 2200
+WIDEST = 2600
 """Runs that do not fit beside each other in this width stand under each other."""
 WRAP = 26
 """Characters in a line that names an instruction."""
@@ -37,6 +38,7 @@ MOST_ALONE, MOST_COPIES = 3, 3
 WORST = (LOST, STALE, ERASED, DOUBLED)
 DIFFERENT = Mark("differs", "\u2260", INK, "#ffffff")
 """The gradient is not the same in all runs of the picture."""
+OK_HERE = "ok here, but not in all runs"
 STUB_WORDS = {SEED: "seed", CONSTANT: "constant", NOWHERE: "?", ITSELF: "itself"}
 STUB_HINTS = {SEED: "the write that starts backward", CONSTANT: "no gradient took part", NOWHERE: "unknown: the trace cannot tell where this number comes from",
               ITSELF: "the node's own gradient, changed"}  # fmt: skip
@@ -284,7 +286,7 @@ def _fold_box(reading: Reading, readings: Sequence[Reading], fold: Fold, by_targ
         lines += [f"{count} {word}" for word, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))]
         fates = Counter(flow.fate for flow in flows)
         lines += [f"{FATES[fate].glyph} {_count(count, 'contribution')} {FATES[fate].word}" for fate, count in sorted(fates.items()) if fate != LANDED]
-        return _Text((*lines, "see the table and the trace"), FATES[LOST], frozenset({0}))
+        return _Text((*lines, "see the table and the trace"), DIFFERENT if set(kinds) == {OK_HERE} else FATES[LOST], frozenset({0}))
     if not flows and not any(by_target.get(m) for m in members) and not any(m in r.verdicts for r in readings for m in members):
         return _Text((nodes, "without a contribution"), Mark("", "", FAINT, "#ffffff"), frozenset({0}))
     known = [x for member in members for x in reading.gradient(member).values() if x is not None]
@@ -303,7 +305,7 @@ def _kind(reading: Reading, node: str, flows: Sequence[Flow]) -> str:
     """Return the problem that a node has in one run, of which some run has one."""
     word = reading.word(node)
     bad = next((fate for fate in WORST if any(f.fate == fate for f in flows)), None)
-    return word if word not in ("", "ok") else FATES[bad].word if bad else "ok here, but not in all runs"
+    return word if word not in ("", "ok") else FATES[bad].word if bad else OK_HERE
 
 
 def _copies(copies: Sequence[DeadCopy], flows: Sequence[Flow]) -> list[_Copy]:
@@ -341,11 +343,11 @@ def _pill(flows: tuple[Flow, ...], stub: str) -> _Pill:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Return a text in lines of at most WRAP characters, broken at blanks; what is longer without a blank ends in an ellipsis."""
+    """Return a text in lines of at most WRAP characters, broken at blanks and after colons; what is longer without a blank ends in an ellipsis."""
     lines: list[str] = []
-    for word in text.split():
+    for word in re.findall(r"time \d+|\S+", text):
         word = shorten(word, WRAP)
-        if lines and len(lines[-1]) + 1 + len(word) <= WRAP:
+        if lines and not lines[-1].endswith(":") and len(lines[-1]) + 1 + len(word) <= WRAP:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -370,8 +372,10 @@ class _Plan:
 
     @classmethod
     def of(cls, panels: Sequence[_Panel], shown: Shown) -> _Plan:
-        names = [*shown.nodes, *(fold.name for fold in shown.folds)]
-        keys = sorted({key for panel in panels for key in panel.pills}, key=lambda k: (names.index(k[1]), _order(k[0]), k[2]))
+        last = {**{node: _order(node) for node in shown.nodes}, **{fold.name: _order(fold.members[-1]) for fold in shown.folds}}
+        names = sorted(last, key=last.__getitem__, reverse=True)  # Gradients come from the nodes that were made last.
+        at = {name: i for i, name in enumerate((*STUBS, *names))}
+        keys = sorted({key for panel in panels for key in panel.pills}, key=lambda k: (at[k[0]], at[k[1]], k[2]))
         box, cell, channels = {}, {}, {}
         for name in names:
             texts = [panel.boxes[name] for panel in panels]
@@ -392,7 +396,8 @@ class _Plan:
                 pairs.append((key[0], key))
             edges[key, False] = len(pairs)
             pairs.append((key, key[1]))
-        layout = layered([*names, *keys], pairs, {item: (h, w) for item, (w, h) in cell.items()}, gap_x=GAP_DOWN, gap_y=GAP_ACROSS)
+        layout = _mirrored(layered([*names, *keys], pairs, {item: (h, w) for item, (w, h) in cell.items()}, gap_x=GAP_DOWN, gap_y=GAP_ACROSS,
+                                   longest_bent=len(cell)))  # fmt: skip
         rows: dict[float, tuple[float, float]] = {}
         for item, (y, _) in layout.centres.items():
             half = cell[item][1] / 2
@@ -411,6 +416,14 @@ class _Plan:
 
     def bends(self, key: Key, is_upper: bool) -> list[tuple[float, float]]:
         return [(x, y) for y, x in self.layout.bends[self.edges[key, is_upper]]]
+
+
+def _mirrored(layout: Layout[str | Key]) -> Layout[str | Key]:
+    """Return the layout with left and right exchanged: what was made first is to the left."""
+    width = layout.height
+    centres = {item: (y, width - x) for item, (y, x) in layout.centres.items()}
+    bends = {number: tuple((y, width - x) for y, x in points) for number, points in layout.bends.items()}
+    return replace(layout, centres=centres, bends=bends)
 
 
 class _Drawing:

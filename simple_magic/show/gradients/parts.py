@@ -138,7 +138,7 @@ def read(run: JudgedRun) -> Reading:
             found.values[event.original] = event.after
     owners = {name: node for node, name in found.names.items()}
     for verdict in run.verdicts:
-        name = verdict.parameter.partition("[")[0]
+        name, _ = _parted(verdict.parameter)
         found.verdicts.setdefault(owners.get(name, name), []).append(verdict)
         found.names.setdefault(owners.get(name, name), name)
     _read_flows(found)
@@ -208,8 +208,14 @@ def held(replayed: Replay, name: str) -> Numbers:
 
 
 def _element(parameter: str) -> int | None:
-    index = parameter.partition("[")[2].rstrip("]")
-    return int(index) if index else None
+    return _parted(parameter)[1]
+
+
+def _parted(parameter: str) -> tuple[str, int | None]:
+    """Return the name and the element of what a verdict is about: "w[2]" or "w"."""
+    name, bracket, index = parameter.rpartition("[")
+    digits = index.removesuffix("]")
+    return (name, int(digits)) if bracket and digits.isdecimal() and index != digits else (parameter, None)
 
 
 # Numbers as text
