@@ -56,8 +56,34 @@ entry:
   set_field p, grad, part
   ret
 """
+IN_PLACE = """
+fn model(x: Value, y: Value) -> Value:
+entry:
+  r = call Value.mul(x, y)
+  w = mul y.data, 10.0
+  set_field y, data, w
+  ret r
+
+fn live(r: Value):
+entry:
+  set_field r, grad, 1.0
+  p = index_get r.parents, 0
+  q = index_get r.parents, 1
+  part = mul r.grad, q.data
+  set_field p, grad, part
+  part = mul r.grad, p.data
+  set_field q, grad, part
+  ret
+"""
 BOTH = [("interpreter", "value"), ("interpreter", "reference")]
 REFERENCE = [("interpreter", "reference")]
+
+
+def wide(count: int) -> str:
+    """Return a model that uses each of its parameters once, in one product."""
+    lines = [f"  p{i} = call Value.mul(x0, x{i})" for i in range(1, count)]
+    lines += ["  s1 = call Value.exp(p1)", *(f"  s{i} = call Value.add(s{i - 1}, p{i})" for i in range(2, count))]
+    return f"fn model({', '.join(f'x{i}: Value' for i in range(count))}) -> Value:\nentry:\n" + "\n".join(lines) + f"\n  ret s{count - 1}\n"
 
 
 @cache
@@ -69,6 +95,8 @@ def case(name: str) -> tuple[JudgedRun, ...]:
         "doubled": (PROBE, {"x": 3.0, "y": 4.0}, {"runs": REFERENCE, "node": "Probe", "backward": "Probe.backward_shared"}),
         "assign": (ASSIGN, {"x": 3.0}, {"runs": REFERENCE, "backward": "assign"}),
         "store": (DIAMOND, {"x": 0.2, "y": 0.3}, {"runs": BOTH, "backward": "Value.store_backward", "reader": "Value.stored_gradient", "store": "grads"}),
+        "in place": (IN_PLACE, {"x": 3.0, "y": 4.0}, {"runs": REFERENCE, "backward": "live"}),
+        "wide": (wide(9), {f"x{i}": 1.0 + i for i in range(9)}, {"runs": BOTH}),
         "steps": (DIAMOND, {"x": 0.2, "y": 0.3}, {"runs": REFERENCE, "steps": 2}),
     }[name]  # fmt: skip
     model = "probe" if source is PROBE else "model"
@@ -103,7 +131,7 @@ def random_run(count: int, lost: float, name: str = "reference") -> JudgedRun:
     return JudgedRun(Run("llvm", name, trace=Trace(tuple(events), "llvm", name, root=str(count - 1), names={"0": "x", "1": "y"}, labels=labels)), ())
 
 
-NAMES = ("diamond", "dense", "lost", "doubled", "assign", "store", "steps")
+NAMES = ("diamond", "dense", "lost", "doubled", "assign", "store", "in place", "wide", "steps")
 LARGE = ((40, 0.2), (60, 0.0), (60, 0.9), (300, 0.0), (300, 0.01), (1000, 0.002), (1000, 0.5))
 
 
@@ -257,6 +285,22 @@ def test_an_overwritten_contribution_names_what_overwrote_it():
     picture = graph_picture((run,), "model")
     by = run.verdicts[0].contributions[0].by
     assert "\u2298 = 3" in labels(picture) and f"line {by.line} of assign" in labels(picture) and "\u2298 overwritten" in labels(picture)
+
+
+def test_a_value_that_was_overwritten_is_told_of_and_blamed():
+    found = labels(graph_picture(case("in place"), "model"))
+    assert {"value 4", "overwritten by 40", "\u2298 clobbered", "value of y overwritten:"} <= set(found)
+    assert found[found.index("value of y overwritten:") + 1].startswith("line ") and found.count("overwritten by 40") == 1
+    assert not any(text.startswith("overwritten by") for text in labels(graph_picture(case("steps"), "model"))), "an update is none"
+
+
+def test_many_parameters_stand_in_several_rows():
+    events = [Event(i, "alloc", str(i), chain=(str(i),), after=1.5) for i in range(30)]
+    events += [Event(30 + i, "overwrite", str(i), "backward", field="grad", chain=(str(i),), before=0.0, delta=0.123456, after=0.123456, edge="unknown") for i in range(30)]
+    run = JudgedRun(Run("llvm", "reference", trace=Trace(tuple(events), names={str(i): f"weight{i}" for i in range(30)})), ())
+    picture = graph_picture((run,))
+    names = [shape for shape in picture.shapes if isinstance(shape, Label) and shape.text.startswith("weight")]
+    assert len(names) == 30 and len({shape.y for shape in names}) == 4 and picture.width < 1300
 
 
 def test_an_array_is_one_node():

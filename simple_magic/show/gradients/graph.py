@@ -31,6 +31,8 @@ MARGIN, GUTTER = 16, 40
 GAP_ACROSS, GAP_DOWN = 14, 20
 WIDEST = 2600
 """Runs that do not fit beside each other in this width stand under each other."""
+WIDE_ROW = 1200
+"""Nodes that pass nothing on stand in several rows if one would be wider than this."""
 WRAP = 26
 """Characters in a line that names an instruction."""
 MOST_ALONE, MOST_COPIES = 3, 3
@@ -228,6 +230,8 @@ def _node_box(reading: Reading, readings: Sequence[Reading], node: str, flows: S
     lines = [heading]
     if node in reading.values:
         lines.append(f"value {number(reading.values[node])}")
+    if node in reading.changed:
+        lines.append(f"overwritten by {number(reading.changed[node])}")
     gradient = reading.gradient(node)
     others = [r.gradient(node) for r in readings]
     differs = [first_difference(gradient, other) for other in others]
@@ -246,7 +250,7 @@ def _node_box(reading: Reading, readings: Sequence[Reading], node: str, flows: S
     for each, count in sorted(counts.items(), key=lambda item: tuple(VERDICTS).index(item[0])):
         lines.append(VERDICTS[each].text if len(verdicts) == 1 else f"{VERDICTS[each].glyph} {count} of {len(verdicts)} {each}")
     for v in verdicts[:1]:
-        lines += _shared_memory(v, node, readings)
+        lines += _because(reading, v, node)
     return _Text(tuple(lines), mark, frozenset({0, *range(first_mark, len(lines))}), frozenset(range(first_mark + is_different, len(lines))),
                  hint="; ".join(v.sentence for v in verdicts[:3]))  # fmt: skip
 
@@ -267,13 +271,14 @@ def _gradient_lines(gradient: Numbers, others: Sequence[Numbers], is_different: 
     return [f"gradient {texts[0]}" if texts[0] != number(got) else shown, f"wanted {texts[1]}"]
 
 
-def _shared_memory(verdict: Verdict, node: str, readings: Sequence[Reading]) -> list[str]:
-    """Return the lines that say with whom a parameter shares its gradient, if that is why it is doubled."""
-    event = verdict.symptom
-    if verdict.word != "doubled" or event is None or event.original == node:
-        return []
-    known = next((r for r in readings if event.original in r.names), readings[0])
-    return [f"shares memory with {_title(known, event.original, 24)}:", *_wrapped(place(event))]
+def _because(reading: Reading, verdict: Verdict, node: str) -> list[str]:
+    """Return the lines that say what another node did to a parameter: shared its memory, or lost its value before backward was done with it."""
+    shared, erased = verdict.symptom, verdict.cause
+    if verdict.word == "doubled" and shared is not None and shared.original != node:
+        return [f"shares memory with {_title(reading, shared.original, 24)}:", *_wrapped(place(shared))]
+    if verdict.word == "clobbered" and erased is not None and erased.field == reading.run.value:
+        return [f"value of {_title(reading, erased.original, 24)} overwritten:", *_wrapped(place(erased))]
+    return []
 
 
 def _fold_box(reading: Reading, readings: Sequence[Reading], fold: Fold, by_target: Mapping[str, Sequence[Flow]]) -> _Text:
@@ -396,8 +401,12 @@ class _Plan:
                 pairs.append((key[0], key))
             edges[key, False] = len(pairs)
             pairs.append((key, key[1]))
-        layout = _mirrored(layered([*names, *keys], pairs, {item: (h, w) for item, (w, h) in cell.items()}, gap_x=GAP_DOWN, gap_y=GAP_ACROSS,
-                                   longest_bent=len(cell)))  # fmt: skip
+        items, sizes = [*names, *keys], {item: (h, w) for item, (w, h) in cell.items()}
+        layout = layered(items, pairs, sizes, gap_x=GAP_DOWN, gap_y=GAP_ACROSS, longest_bent=len(cell))
+        more = _in_more_rows(layout, names, keys, cell)
+        if more:
+            layout = layered(items, [*pairs, *more], sizes, gap_x=GAP_DOWN, gap_y=GAP_ACROSS, longest_bent=len(cell))
+        layout = _mirrored(layout)
         rows: dict[float, tuple[float, float]] = {}
         for item, (y, _) in layout.centres.items():
             half = cell[item][1] / 2
@@ -416,6 +425,24 @@ class _Plan:
 
     def bends(self, key: Key, is_upper: bool) -> list[tuple[float, float]]:
         return [(x, y) for y, x in self.layout.bends[self.edges[key, is_upper]]]
+
+
+def _in_more_rows(layout: Layout[str | Key], names: Sequence[str], keys: Sequence[Key], cell: Mapping[str | Key, tuple[float, float]]) -> list[tuple[str, str | Key]]:
+    """Return edges that are not drawn, by which those nodes of a row that pass nothing on stand in several rows if one would be too wide."""
+    sources = {key[0] for key in keys}
+    rows: dict[float, list[str]] = defaultdict(list)
+    for name in names:
+        if name not in sources:
+            rows[layout.centres[name][0]].append(name)
+    pushed: list[tuple[str, str | Key]] = []
+    for row in rows.values():
+        width = sum(cell[name][0] + GAP_ACROSS for name in row)
+        count = math.ceil(len(row) / math.ceil(width / WIDE_ROW))
+        row.sort(key=lambda name: layout.centres[name][1], reverse=True)
+        for i, name in enumerate(row[count:], count):
+            above = row[i - count]
+            pushed += [(above, key) for key in keys if key[1] == name] or [(above, name)]
+    return pushed
 
 
 def _mirrored(layout: Layout[str | Key]) -> Layout[str | Key]:
