@@ -10,9 +10,8 @@ from dataclasses import replace
 from functools import cache
 
 
-from simple_magic import gradient_experiment
 from simple_magic.autograd.events import Event, Trace
-from simple_magic.autograd.experiment import Run
+from simple_magic.autograd.experiment import Run, run_experiment
 from simple_magic.autograd.judging import PROBE, JudgedRun, judge_experiment, judged_runs
 from simple_magic.autograd.replay import DOUBLED
 from simple_magic.autograd.verdicts import Verdict
@@ -100,7 +99,7 @@ def case(name: str) -> tuple[JudgedRun, ...]:
         "steps": (DIAMOND, {"x": 0.2, "y": 0.3}, {"runs": REFERENCE, "steps": 2}),
     }[name]  # fmt: skip
     model = "probe" if source is PROBE else "model"
-    seen = gradient_experiment(source, model, inputs, **options)
+    seen = run_experiment(source, model, inputs, **options)
     return judged_runs(seen, judge_experiment(seen, controls=False))
 
 
