@@ -22,7 +22,26 @@ from ..layers import Layout, layered
 from ..picture import FAINT, INK, Box, Label, Path, Picture, Shape, shorten, text_width
 from .folding import Fold, Shown, folded
 from .marks import FATES, VERDICTS, Mark
-from .parts import CONSTANT, ITSELF, NOWHERE, OLDER, SEED, STUBS, DeadCopy, Flow, Numbers, Reading, apart, first_difference, gradient_text, is_array, node_of, number, read
+from .parts import (
+    CONSTANT,
+    ITSELF,
+    NOWHERE,
+    OLDER,
+    SEED,
+    STUBS,
+    DeadCopy,
+    Flow,
+    Numbers,
+    Reading,
+    apart,
+    counted,
+    first_difference,
+    gradient_text,
+    is_array,
+    node_of,
+    number,
+    read,
+)
 
 SIZE, SMALL = 11, 10
 ROW, SMALL_ROW = 15, 13
@@ -283,14 +302,14 @@ def _because(reading: Reading, verdict: Verdict, node: str) -> list[str]:
 
 def _fold_box(reading: Reading, readings: Sequence[Reading], fold: Fold, by_target: Mapping[str, Sequence[Flow]]) -> _Text:
     members = fold.members
-    nodes = _count(len(members), "node")
+    nodes = counted(len(members), "node")
     flows = [flow for member in members for flow in by_target.get(member, ())]
     if fold.problems:
         kinds = Counter(_kind(reading, member, by_target.get(member, ())) for member in members)
         lines = [f"{len(members)} more node{'s' * (len(members) > 1)}, not drawn"]
         lines += [f"{count} {word}" for word, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))]
         fates = Counter(flow.fate for flow in flows)
-        lines += [f"{FATES[fate].glyph} {_count(count, 'contribution')} {FATES[fate].word}" for fate, count in sorted(fates.items()) if fate != LANDED]
+        lines += [f"{FATES[fate].glyph} {counted(count, 'contribution')} {FATES[fate].word}" for fate, count in sorted(fates.items()) if fate != LANDED]
         return _Text((*lines, "see the table and the trace"), DIFFERENT if set(kinds) == {OK_HERE} else FATES[LOST], frozenset({0}))
     if not flows and not any(by_target.get(m) for m in members) and not any(m in r.verdicts for r in readings for m in members):
         return _Text((nodes, "without a contribution"), Mark("", "", FAINT, "#ffffff"), frozenset({0}))
@@ -300,9 +319,9 @@ def _fold_box(reading: Reading, readings: Sequence[Reading], fold: Fold, by_targ
         lines += ["gradients from", f"{number(min(known))} to {number(max(known))}"]
     judged = sum(member in reading.verdicts for member in members)
     if judged:
-        lines.append(f"{VERDICTS['ok'].glyph} {_count(judged, 'parameter')} ok")
+        lines.append(f"{VERDICTS['ok'].glyph} {counted(judged, 'parameter')} ok")
     if flows:
-        lines.append(f"{FATES[LANDED].glyph} {_count(len(flows), 'contribution')} landed")
+        lines.append(f"{FATES[LANDED].glyph} {counted(len(flows), 'contribution')} landed")
     return _Text(tuple(lines), Mark("", "", FAINT, "#f4f4f4"), frozenset({0}))
 
 
@@ -326,7 +345,7 @@ def _copies(copies: Sequence[DeadCopy], flows: Sequence[Flow]) -> list[_Copy]:
     if rest:
         objects = tuple(c.object for c in rest)
         lost = sum(f.copy in set(objects) for f in flows)
-        lines = [f"{len(rest)} more dead copies", f"hold {_count(lost, 'lost contribution')}", "see the table and the trace"]
+        lines = [f"{len(rest)} more dead copies", f"hold {counted(lost, 'lost contribution')}", "see the table and the trace"]
         found.append(_Copy(tuple(_wrapped("copied likewise, first: " + rest[0].origin)), _Text(tuple(lines), mark, frozenset({0})), objects))
     return found
 
@@ -348,15 +367,21 @@ def _pill(flows: tuple[Flow, ...], stub: str) -> _Pill:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Return a text in lines of at most WRAP characters, broken at blanks and after colons; what is longer without a blank ends in an ellipsis."""
+    """Return the words that name an instruction in short lines, broken after colons too."""
+    parts = re.split(r"(?<=:) ", text)
+    return [line for part in parts for line in _filled(re.findall(r"time \d+|\S+", part), WRAP)] or [""]
+
+
+def _filled(words: Sequence[str], most: int) -> list[str]:
+    """Return words in lines of at most `most` characters; a longer word ends in an ellipsis."""
     lines: list[str] = []
-    for word in re.findall(r"time \d+|\S+", text):
-        word = shorten(word, WRAP)
-        if lines and not lines[-1].endswith(":") and len(lines[-1]) + 1 + len(word) <= WRAP:
+    for word in words:
+        word = shorten(word, most)
+        if lines and len(lines[-1]) + 1 + len(word) <= most:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return lines or [""]
+    return lines
 
 
 # The layout
@@ -427,7 +452,8 @@ class _Plan:
         return [(x, y) for y, x in self.layout.bends[self.edges[key, is_upper]]]
 
 
-def _in_more_rows(layout: Layout[str | Key], names: Sequence[str], keys: Sequence[Key], cell: Mapping[str | Key, tuple[float, float]]) -> list[tuple[str, str | Key]]:
+def _in_more_rows(layout: Layout[str | Key], names: Sequence[str], keys: Sequence[Key],
+                  cell: Mapping[str | Key, tuple[float, float]]) -> list[tuple[str, str | Key]]:  # fmt: skip
     """Return edges that are not drawn, by which those nodes of a row that pass nothing on stand in several rows if one would be too wide."""
     sources = {key[0] for key in keys}
     rows: dict[float, list[str]] = defaultdict(list)
@@ -498,7 +524,8 @@ class _Drawing:
                 y += SMALL_ROW
             y += 4
             middle = y + copy.text.height / 2
-            self.path([(right, top + 12), (right + 14, top + 12), (right + 14, middle), (right + 30, middle)], Mark("", "", FAINT, "none", "2 2"), True, copy.text.lines[0])
+            way = [(right, top + 12), (right + 14, top + 12), (right + 14, middle), (right + 30, middle)]
+            self.path(way, Mark("", "", FAINT, "none", "2 2"), True, copy.text.lines[0])
             self.frame(copy.text, right + 30, y, copy.text.width, copy.text.height)
             y += copy.text.height + 8
 
@@ -602,15 +629,7 @@ def _drawn(title: str, description: str, panels: Sequence[_Panel], plan: _Plan, 
 
 def _long(line: str, width: float) -> list[str]:
     """Return a note in lines that fit into a width."""
-    most = max(40, int(width / text_width("x", SIZE)))
-    lines: list[str] = []
-    for word in line.split():
-        word = shorten(word, most)
-        if lines and len(lines[-1]) + 1 + len(word) <= most:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
+    return _filled(line.split(), max(40, int(width / text_width("x", SIZE))))
 
 
 # The legend
@@ -669,10 +688,6 @@ def _legend(panels: Sequence[_Panel], left: float, top: float, width: float) -> 
 # In words
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" + "s" * (count != 1)
-
-
 def _event_line(flow: Flow) -> str:
     where = f"event {flow.event.time}, {place(flow.event)}"
     by = flow.parts[0].by
@@ -719,5 +734,6 @@ def _description(readings: Sequence[Reading], shown: Shown) -> str:
         parts.append(f"{reading.run.name}: {words or 'no verdicts'}." + "".join(f" {reason}." for reason in reasons))
     for fold in shown.folds:
         kinds = ", ".join(f"{count} {word}" for word, count in sorted(fold.problems.items(), key=lambda item: (-item[1], item[0])))
-        parts.append(f"Not drawn: {_count(len(fold.members), 'node')}" + (f" with problems ({kinds}); see the table and the trace." if kinds else " without a problem."))
+        what = f" with problems ({kinds}); see the table and the trace." if kinds else " without a problem."
+        parts.append(f"Not drawn: {counted(len(fold.members), 'node')}{what}")
     return "\n".join(parts)

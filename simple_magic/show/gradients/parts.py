@@ -49,7 +49,7 @@ class Flow:
         events = [part.event for part in self.parts]
         if events[0].element is None or (len(events) == 1 and events[0].element == 0):
             return amount(events[0])
-        return f"{_count(len(events), 'element')}, norm {number(norm(brought(e) for e in events))}"
+        return f"{counted(len(events), 'element')}, norm {number(norm(brought(e) for e in events))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,5 +274,6 @@ def first_difference(a: Numbers, b: Numbers) -> tuple[bool, int | None]:
     return False, None
 
 
-def _count(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """Return "1 node", "2 nodes"."""
     return f"{count} {what}" + "s" * (count != 1)
