@@ -83,12 +83,18 @@ def divergence_picture(left: JudgedRun, right: JudgedRun) -> Picture:
 
 
 def _marks(left: JudgedRun, right: JudgedRun, difference: Difference) -> dict[str, Divergence]:
-    """Return what is marked, by what it is called: events of both runs or of one."""
-    found = {PARTING: difference.cause, NUMBERS: difference.symptom}
-    for run in (right, left):
-        for what, event in zip((CAUSE, SYMPTOM), first_of(run.verdicts)):
-            found[what] = Divergence(event, None) if run is left else Divergence(None, event)
-    return {what: found[what] for what in (PARTING, CAUSE, SYMPTOM, NUMBERS) if found.get(what) is not None}  # type: ignore[misc]
+    """Return what is marked, by what it is called: an event of both runs or of one. Where both runs have a cause, each is called by its run."""
+    firsts = {run.name: tuple(first_of(run.verdicts)) for run in (left, right)}
+    found: dict[str, Divergence] = {}
+    if difference.cause is not None:
+        found[PARTING] = difference.cause
+    for number_, what in enumerate((CAUSE, SYMPTOM)):
+        events = [(run, firsts[run.name][number_]) for run in (left, right) if len(firsts[run.name]) > number_]
+        for run, event in events:
+            found[what if len(events) == 1 else f"{what} in {run.name}"] = Divergence(event, None) if run is left else Divergence(None, event)
+    if difference.symptom is not None:
+        found[NUMBERS] = difference.symptom
+    return found
 
 
 def _index(pairs: Sequence[Pair], found: Divergence) -> int:
@@ -173,12 +179,12 @@ class _Drawing:
             return
         different = sum(not p.is_equal for p in pairs)
         text = f"\u2026 {len(pairs)} event{'s' * (len(pairs) != 1)}, " + (f"{different} of them not alike" if different else "all alike") + " \u2026"
-        self.shapes.append(Label(MARGIN + COLUMN + GAP / 2, self.y + 4, text, SMALL, FAINT, "middle"))
+        self.shapes.append(Label(MARGIN + COLUMN + GAP / 2, self.y + 8, text, SMALL, FAINT, "middle"))
         self.words.append(text)
         self.y += 22
 
     def row(self, pair: Pair, marks: Sequence[str]) -> None:
-        color, fill = (CAUSE_COLOR, CAUSE_FILL) if CAUSE in marks else (SYMPTOM_COLOR, SYMPTOM_FILL) if marks else (FAINT, BACKGROUND)
+        color, fill = (CAUSE_COLOR, CAUSE_FILL) if any(mark.startswith(CAUSE) for mark in marks) else (SYMPTOM_COLOR, SYMPTOM_FILL) if marks else (FAINT, BACKGROUND)
         if marks:
             text = " and ".join(marks)
             self.shapes.append(Label(MARGIN, self.y + 5, text, SMALL, color, is_bold=True))
