@@ -19,6 +19,7 @@ from simple_magic.autograd.judging import Judgement
 from simple_magic.magics import ExpectationError
 from simple_magic.show.gradients.curves import curves_picture, loss_table, shown_steps, value_table
 from simple_magic.show.gradients.options import call_inputs, split_call
+from simple_magic.show.gradients.report import SECTIONS
 
 MODEL = """
 fn model(x: Value, y: Value) -> Value:
@@ -260,3 +261,28 @@ def test_wrong_inputs_of_the_command_are_one_sentence(file, capsys, words, messa
     assert main(["grad", file, "model", *words]) == 1
     found = capsys.readouterr()
     assert message in found.err and found.out == "" and "Traceback" not in found.err
+
+
+def test_a_display_has_every_form_and_png_on_request(report, training):
+    found = report._repr_mimebundle_()
+    assert list(found) == ["text/plain", "text/html", "image/svg+xml"]
+    assert report._repr_mimebundle_(include={"image/png"})["image/png"][:4] == b"\x89PNG"
+    for seen in (report, training):
+        page = seen._repr_mimebundle_()["text/html"]
+        assert page.count("<svg") == page.count("</svg>") >= 4 and "<script" not in page and "<style" not in page
+        assert ElementTree.fromstring(f"<p>{page}</p>".replace("<br>", "<br/>")) is not None
+    assert training.hero().title.startswith("loss over 25 steps") and report.hero().title.startswith("Gradients of model")
+
+
+def test_every_section_can_be_shown(report):
+    for section in SECTIONS:
+        shown = replace(report, sections=(section,))
+        assert repr(getattr(report, section)()) in repr(shown) and shown._repr_mimebundle_()["text/html"]
+    with pytest.raises(ValueError, match="no parameter is named z; there is: x, y"):
+        report.memory("z")
+
+
+def test_hostile_names_are_escaped_everywhere(tmp_path):
+    hostile = 'fn f(x: Value) -> Value:\nentry:\n  assert false, "<img src=x onerror=alert(1)>"\n  ret x\n'
+    found = gradient_experiment(hostile, "f", {"x": 1.0}, controls=False)
+    assert "<img" not in found._repr_mimebundle_()["text/html"] and "<img" not in found.to_html()
