@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -118,7 +119,7 @@ def test_losses_at_the_steps_that_tell(training):
     assert shown_steps(26) == (0, 1, 2, 5, 10, 20, 25) and shown_steps(1) == (0,) and shown_steps(0) == ()
     rows = {row[0]: row[1:] for row in loss_table(training.judged).rows}
     assert rows["interpreter/value"] == ("9",) * 7
-    assert rows["llvm/reference"][:4] == ("9", "2.25", "0.5625", "0.00878906")
+    assert rows["llvm/reference"][:4] == ("9", "2.25", "0.5625", "0.0087890625")
     assert dict(row[:2] for row in value_table(training.judged).rows) == {"x": "3"}
 
 
@@ -154,6 +155,7 @@ def test_curves_of_any_losses(training, losses):
 def shell():
     made = InteractiveShell()
     made.run_line_magic("load_ext", "simple_magic")
+    made.user_ns["twice"] = {"x": 1.0}
     yield made
     made.run_line_magic("unload_ext", "simple_magic")
 
@@ -182,12 +184,14 @@ def test_lines_count_as_the_editor_does(shell):
 def test_a_line_takes_what_the_notebook_has_defined_and_its_variables(shell):
     shell.run_cell_magic("simple_jit", "--use autograd", SQUARE.replace("square", "squared"))
     shell.user_ns["start"] = 5.0
-    found = shell.run_line_magic("simple_grad", "squared(x=start) --runs cranelift/contract --expect ok")
-    assert found.runs[0].gradients == {"x": 10.0}
+    shell.user_ns["inputs"] = {"x": np.float64(5.0)}
+    for call in ("squared(x=start)", "squared(**inputs)"):
+        found = shell.run_line_magic("simple_grad", f"{call} --runs cranelift/contract --expect ok")
+        assert found.runs[0].gradients == {"x": 10.0}
 
 
 @pytest.mark.parametrize(("line", "message"), [
-    ("", "name the model and its inputs"), ("--steps 3", "name the model"), ("model(3.0, 4.0)", "name every input"), ("model(x=3.0, **more)", "name every input"),
+    ("", "name the model and its inputs"), ("--steps 3", "name the model"), ("model(3.0, 4.0)", "name every input"), ("model(x=3.0, **more)", "no variable of this name holds a dict"), ("model(x=1.0, **twice)", "input x is given twice"),
     ("model(x=3.0)", "missing: y"), ("model(x=3.0, y=4.0, z=1.0)", "unknown: z"), ("model(x=3.0, y=nobody)", "no variable is named nobody"),
     ("model(x=3.0, y=1+)", "is no call"), ("model(x=3.0, y=4.0) --runs llvm", "is no run"), ("model(x=3.0, y=4.0) --models values", "is no semantics model"),
     ("model(x=3.0, y=4.0) --show all", "is no section"), ("model(x=3.0, y=4.0) --steps -1", "number of steps"), ("model(x=3.0, y=4.0) -o print", "a name of Python"),
