@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from simple_magic import gradient_experiment
+from simple_magic.autograd.experiment import run_experiment
 from simple_magic.autograd.driver import DRIVER, MARKS
 from simple_magic.passes.provenance import Fields
 from simple_magic.passes.shadows import CAPACITY, Options
@@ -38,7 +38,7 @@ MODELS = ("reference", "value")
 
 
 def measure(backend: str, semantics: str, n: int) -> tuple[str, ...]:
-    seen = gradient_experiment(CHAIN, "model", {"x": 0.5, "n": n}, runs=[(backend, semantics)], fuel=None)
+    seen = run_experiment(CHAIN, "model", {"x": 0.5, "n": n}, runs=[(backend, semantics)], fuel=None)
     assert seen.runs[0].is_faithful, "the traced run gives the same bits"
     bench, args = seen.bench, (0.5, n, 0, 0.1)
     module = bench.rewritten(semantics)

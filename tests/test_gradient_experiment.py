@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from simple_magic import LocalExecutionManager, MirError, gradient_experiment
+from simple_magic import LocalExecutionManager, MirError
+from simple_magic.autograd.experiment import run_experiment
 
 PRODUCT = """
 fn model(x: Value, y: Value) -> Value:
@@ -31,7 +32,7 @@ entry:
 
 
 def test_the_default_is_the_question_of_the_project():
-    seen = gradient_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0})
+    seen = run_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0})
     assert [(r.backend, r.semantics, dict(r.gradients)) for r in seen.runs] == [
         ("interpreter", "value", {"x": 0.0, "y": 0.0}), ("llvm", "reference", {"x": 4.0, "y": 3.0}),
     ]  # fmt: skip
@@ -42,7 +43,7 @@ def test_the_default_is_the_question_of_the_project():
 
 
 def test_training_descends_where_gradients_arrive():
-    seen = gradient_experiment(SQUARE, "model", {"x": 5.0, "target": 2.0}, steps=3, lr=0.25, trace=False)
+    seen = run_experiment(SQUARE, "model", {"x": 5.0, "target": 2.0}, steps=3, lr=0.25, trace=False)
     lost, right = seen.runs
     assert lost.losses == (9.0,) * 4 and lost.values == {"x": 5.0}
     assert right.losses == (9.0, 2.25, 0.5625, 0.140625) and right.values == {"x": 2.375}
@@ -51,7 +52,7 @@ def test_training_descends_where_gradients_arrive():
 
 
 def test_steps_are_marked_in_the_trace():
-    run = gradient_experiment(SQUARE, "model", {"x": 5.0, "target": 2.0}, steps=2, runs=[("cranelift", "reference")]).runs[0]
+    run = run_experiment(SQUARE, "model", {"x": 5.0, "target": 2.0}, steps=2, runs=[("cranelift", "reference")]).runs[0]
     assert {e.step for e in run.trace.events} == {0, 1, 2}
     assert list(run.trace.names.values()) == ["x"] * 3
     assert [e.phase for e in run.trace.events if e.step == 1] == ["setup", "forward", "forward", "seed", "backward", "backward", "backward"]
@@ -64,7 +65,7 @@ def test_each_run_has_its_own_globals_and_the_manager_keeps_its_own():
         em.compile("fn count() -> i64:\nentry:\n  store_global calls, 41\n  n = load_global calls\n  ret n\n")
         em.execute("count")
         before = em.functions()
-        seen = gradient_experiment(None, "model", {"x": 5.0, "target": 2.0}, manager=em, backends=("interpreter", "llvm", "cranelift"))
+        seen = run_experiment(None, "model", {"x": 5.0, "target": 2.0}, manager=em, backends=("interpreter", "llvm", "cranelift"))
         assert [r.losses for r in seen.runs] == [(9.0,)] * 6
         assert em.globals()["calls"] == 41 and em.functions() == before and em.backend == "llvm"
 
@@ -90,14 +91,14 @@ entry:
         em.compile(source)
         em.execute("keep")
         for backend in ("interpreter", "llvm", "cranelift"):
-            run = gradient_experiment(None, "model", {"x": 3.0}, manager=em, runs=[(backend, "reference")]).runs[0]
+            run = run_experiment(None, "model", {"x": 3.0}, manager=em, runs=[(backend, "reference")]).runs[0]
             assert run.is_faithful and run.gradients == {"x": 10.0}
             assert [(e.object, e.after) for e in run.trace.writes() if e.object not in ("0", "1")] == [("?", 3.0)]
         assert em.globals()["kept"][0].grad == 0.0
 
 
 def test_again_runs_on_other_inputs():
-    seen = gradient_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0}, runs=[("llvm", "reference")])
+    seen = run_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0}, runs=[("llvm", "reference")])
     step = 6e-6
     high, low = (seen.again("llvm", "reference", inputs={"x": 3.0 + h, "y": 4.0}, trace=False).loss for h in (step, -step))
     assert (high - low) / (2 * step) == pytest.approx(4.0, rel=1e-5)
@@ -105,20 +106,20 @@ def test_again_runs_on_other_inputs():
 
 def test_fuel_ends_a_run_and_only_it():
     source = PRODUCT.replace("entry:", "entry:\n  goto entry_2\nentry_2:\n  c = gt x.data, 1.0\n  if c then entry_2 else go\ngo:")
-    seen = gradient_experiment(source, "model", {"x": 3.0, "y": 4.0}, fuel=10_000, backends=("interpreter", "llvm", "cranelift"), models=("reference",))
+    seen = run_experiment(source, "model", {"x": 3.0, "y": 4.0}, fuel=10_000, backends=("interpreter", "llvm", "cranelift"), models=("reference",))
     assert [r.trap.kind for r in seen.runs] == ["out_of_fuel"] * 3
     assert all(r.is_faithful and r.losses == () and r.trace.events for r in seen.runs)
 
 
 def test_fuel_is_the_same_with_and_without_the_trace():
     for fuel in (100, 107, 150):
-        for run in gradient_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0}, fuel=fuel, backends=("interpreter", "llvm"), models=("value",)).runs:
+        for run in run_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0}, fuel=fuel, backends=("interpreter", "llvm"), models=("value",)).runs:
             assert run.is_faithful
 
 
 def test_non_finite_gradients_come_out_as_they_are():
     source = "fn model(x: Value) -> Value:\nentry:\n  y = call Value.log(x)\n  ret y\n"
-    run = gradient_experiment(source, "model", {"x": 0.0}, runs=[("llvm", "reference")]).runs[0]
+    run = run_experiment(source, "model", {"x": 0.0}, runs=[("llvm", "reference")]).runs[0]
     assert run.gradients == {"x": math.inf} and run.losses == (-math.inf,) and run.is_faithful
 
 
@@ -139,7 +140,7 @@ def test_non_finite_gradients_come_out_as_they_are():
 )
 def test_what_does_not_fit_is_told(source, options, message):
     with pytest.raises(MirError, match=message):
-        gradient_experiment(source, "model", {"x": 1.0, "y": 2.0}, **options)
+        run_experiment(source, "model", {"x": 1.0, "y": 2.0}, **options)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_what_does_not_fit_is_told(source, options, message):
 )
 def test_wrong_options_are_told(inputs, options, error, message):
     with pytest.raises(error, match=message):
-        gradient_experiment(PRODUCT, "model", inputs, **options)
+        run_experiment(PRODUCT, "model", inputs, **options)
 
 
 WEIGHTS = dict(zip("w1 w2 w3 w4 w5 w6 w7 w8".split(), (0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55)))
@@ -168,8 +169,8 @@ def test_the_published_example_and_the_write_that_came_too_early(backend):
     with LocalExecutionManager("interpreter", opt_level=1) as em:
         em.use_library("autograd")
         em.use_library("mazur")
-        right = gradient_experiment(None, "mazur", WEIGHTS, manager=em, runs=[(backend, "reference"), (backend, "contract")], steps=1, lr=0.5)
-        early = gradient_experiment(None, "mazur", WEIGHTS, manager=em, runs=[(backend, "reference")], steps=1, lr=0.5, backward="mazur_in_place")
+        right = run_experiment(None, "mazur", WEIGHTS, manager=em, runs=[(backend, "reference"), (backend, "contract")], steps=1, lr=0.5)
+        early = run_experiment(None, "mazur", WEIGHTS, manager=em, runs=[(backend, "reference")], steps=1, lr=0.5, backward="mazur_in_place")
     for run in right.runs:
         assert run.losses == pytest.approx((0.2983711087600027, 0.29102777369359933), rel=1e-14) and run.is_faithful
     (run,) = early.runs

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from simple_magic import LocalExecutionManager, MirError, gradient_experiment
+from simple_magic import LocalExecutionManager, MirError
 from simple_magic.autograd.events import Event, Trace, diff, load_trace, trace_from_lines
+from simple_magic.autograd.experiment import run_experiment
 from simple_magic.mir.resolve import Names
 from simple_magic.mir.verify import verify
 from simple_magic.passes.provenance import Fields
@@ -104,7 +105,7 @@ def run_all(source, inputs, models, **options):
     """Run in these models on every back end; unoptimised, which LLVM compiles faster, but for the first case."""
     level = 2 if options.get("steps") else 0
     with LocalExecutionManager("interpreter", opt_level=level) as manager:
-        return gradient_experiment(source, "model", inputs, backends=BACKENDS, models=models, manager=manager, **options)
+        return run_experiment(source, "model", inputs, backends=BACKENDS, models=models, manager=manager, **options)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_back_ends_record_the_same_events_under_every_model(source, inputs, mode
 
 
 def test_reference_gradients_and_edges():
-    run = gradient_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "reference")]).runs[0]
+    run = run_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "reference")]).runs[0]
     slope = 1 - math.tanh(11.0) ** 2
     assert run.gradients == pytest.approx({"x": 4 * slope, "y": 3 * slope}, rel=1e-9)
     trace = run.trace
@@ -144,7 +145,7 @@ def test_reference_gradients_and_edges():
 
 
 def test_value_semantics_shows_the_lost_writes():
-    seen = gradient_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0})
+    seen = run_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0})
     value, reference = seen.run("interpreter", "value"), seen.run("llvm", "reference")
     assert value.gradients == {"x": 0.0, "y": 0.0} and reference.gradients["x"] != 0.0
     own = {name: obj for obj, name in value.trace.names.items()}
@@ -159,12 +160,12 @@ def test_value_semantics_shows_the_lost_writes():
 
 
 def test_a_run_of_the_same_mode_does_not_differ():
-    seen = gradient_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "value"), ("llvm", "value")])
+    seen = run_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "value"), ("llvm", "value")])
     assert not diff(*(run.trace for run in seen.runs))
 
 
 def test_the_store_names_entries_and_edges():
-    seen = gradient_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "value")], backward="Value.store_backward",
+    seen = run_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "value")], backward="Value.store_backward",
                                reader="Value.stored_gradient", store="grads")  # fmt: skip
     seed, first, *_ = seen.runs[0].trace.writes(field="grads")
     assert (seed.phase, seed.object, seed.path, seed.edge) == ("seed", "@grads[5]", "@grads[5]", "")
@@ -173,7 +174,7 @@ def test_the_store_names_entries_and_edges():
 
 
 def test_dense_gradients_are_events_by_element():
-    run = gradient_experiment(DENSE, "model", {"x": [1.0, -2.0], "w": [0.5, 3.0]}, runs=[("llvm", "reference")], node="Dense").runs[0]
+    run = run_experiment(DENSE, "model", {"x": [1.0, -2.0], "w": [0.5, 3.0]}, runs=[("llvm", "reference")], node="Dense").runs[0]
     writes = list(run.trace.writes("0", "grad"))
     assert [(e.element, e.edge) for e in writes] == [(0, "4"), (1, "4"), (0, "2"), (1, "2")]
     assert [e.kind for e in writes[2:]] == ["accumulate", "accumulate"]
@@ -181,7 +182,7 @@ def test_dense_gradients_are_events_by_element():
 
 
 def test_write_backs_are_recorded_and_traced_to_their_place():
-    seen = gradient_experiment(OWN.format(kind="class"), "model", {"x": 2.0}, runs=[("interpreter", "value"), ("interpreter", "reference")],
+    seen = run_experiment(OWN.format(kind="class"), "model", {"x": 2.0}, runs=[("interpreter", "value"), ("interpreter", "reference")],
                                node="Node", leaf="leaf", backward="backward", value="value")  # fmt: skip
     back = [e for e in seen.runs[0].trace.events if e.kind == "write_back"]
     assert len(back) == 2 and back[0].path == "inputs[0]"
@@ -219,7 +220,7 @@ entry:
 def kinds(body, tape="nop"):
     """Return (kind, edge) of the writes that a backward function makes to the leaf, which it finds in a global."""
     source = "global found: [Node]\n" + STEPS.replace("@TAPE", "push @found, x\n  push @found, n").replace("@BODY", "x = index_get @found, 0\n" + body)
-    run = gradient_experiment(source, "model", {"x": 2.0}, runs=[("interpreter", "reference")], node="Node", leaf="leaf", backward="backward", value="value").runs[0]
+    run = run_experiment(source, "model", {"x": 2.0}, runs=[("interpreter", "reference")], node="Node", leaf="leaf", backward="backward", value="value").runs[0]
     assert run.is_faithful
     return [(e.kind, e.edge) for e in run.trace.writes("0", "grad")]
 
@@ -247,7 +248,7 @@ def test_accumulating_is_told_from_overwriting(body, expected):
 
 
 def test_the_result_of_the_pass_verifies_under_every_model():
-    seen = gradient_experiment(OWN.format(kind="class"), "model", {"x": 2.0}, runs=[("interpreter", "reference")], node="Node", leaf="leaf",
+    seen = run_experiment(OWN.format(kind="class"), "model", {"x": 2.0}, runs=[("interpreter", "reference")], node="Node", leaf="leaf",
                                backward="backward", value="value")  # fmt: skip
     for semantics in MODELS:
         module = seen.bench.rewritten(semantics)
@@ -256,13 +257,13 @@ def test_the_result_of_the_pass_verifies_under_every_model():
 
 
 def test_the_cap_is_kept_and_told():
-    seen = gradient_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[(b, "value") for b in BACKENDS], capacity=20)
+    seen = run_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[(b, "value") for b in BACKENDS], capacity=20)
     for run in seen.runs:
         assert run.is_faithful and not run.trace.is_complete and run.trace.dropped > 50 and len(run.trace.events) < 20
 
 
 def test_traces_are_saved_and_read_back(tmp_path):
-    trace = gradient_experiment(DIAMOND, "model", {"x": math.inf, "y": math.nan}, runs=[("llvm", "value")]).runs[0].trace
+    trace = run_experiment(DIAMOND, "model", {"x": math.inf, "y": math.nan}, runs=[("llvm", "value")]).runs[0].trace
     trace.save(tmp_path / "run.jsonl")
     again = load_trace(tmp_path / "run.jsonl")
     assert again.to_lines() == trace.to_lines() and len(again.events) == len(trace.events)
@@ -292,20 +293,20 @@ entry:
   z = or z, w
   ret z
 """  # fmt: skip
-    run = gradient_experiment(source, "model", {"x": 2.0}, runs=[("interpreter", "reference")], node="Node", leaf="leaf", backward="backward", value="value").runs[0]
+    run = run_experiment(source, "model", {"x": 2.0}, runs=[("interpreter", "reference")], node="Node", leaf="leaf", backward="backward", value="value").runs[0]
     assert run.trace is None and "compares structs" in run.note and run.losses == (4.0,)
 
 
 def test_a_trap_leaves_the_trace_up_to_it():
     source = DIAMOND.replace("  ret out", "  bad = div 1, 0\n  ret out")
-    seen = gradient_experiment(source, "model", {"x": 2.0, "y": 3.0}, runs=[(b, "value") for b in BACKENDS])
+    seen = run_experiment(source, "model", {"x": 2.0, "y": 3.0}, runs=[(b, "value") for b in BACKENDS])
     for run in seen.runs:
         assert run.trap.kind == "division_by_zero" and run.trap.span.line == 8 and run.is_faithful
         assert run.trace.events == seen.runs[0].trace.events and run.trace.events[-1].phase == "forward"
 
 
 def test_copies_can_be_suppressed_for_a_causal_test():
-    seen = gradient_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "value"), ("interpreter", "reference")])
+    seen = run_experiment(DIAMOND, "model", {"x": 2.0, "y": 3.0}, runs=[("interpreter", "value"), ("interpreter", "reference")])
     sites = {(i.origin, position) for e in seen.runs[0].trace.copies().values() for i in seen.unit_instructions(e) for position in (e.position, HOP)}
     again = seen.again("llvm", "value", suppress=sites)
     assert again.gradients == seen.runs[1].gradients
@@ -313,7 +314,7 @@ def test_copies_can_be_suppressed_for_a_causal_test():
 
 def test_no_node_class_is_an_error():
     with pytest.raises(MirError, match="is no class or struct"):
-        gradient_experiment(OWN.format(kind="class"), "model", {}, node="Nothing")
+        run_experiment(OWN.format(kind="class"), "model", {}, node="Nothing")
 
 
 EVERYTHING = """
@@ -444,7 +445,7 @@ def test_a_traced_program_does_what_the_plain_one_does(kind, models):
     with LocalExecutionManager("interpreter", opt_level=0) as manager:
         manager.compile(source)
         manager.execute("keep")
-        seen = gradient_experiment(None, "model", {"x": 2.0, "y": 3.0}, backends=BACKENDS,
+        seen = run_experiment(None, "model", {"x": 2.0, "y": 3.0}, backends=BACKENDS,
                                    models=models, manager=manager, node="Node", leaf="leaf", value="value", backward="backward", store="store", shares=True)  # fmt: skip
     for semantics in models:
         runs = [seen.run(backend, semantics) for backend in BACKENDS]
@@ -496,7 +497,7 @@ READ_THEN_WRITE = "g = get_field x, grad\n  o = index_get g, 1\n  s = add o, a\n
 
 
 def array_run(body, semantics):
-    runs = gradient_experiment(ARRAYS.replace("@BODY", body), "model", {"x": 2.0}, runs=[(b, semantics) for b in ("interpreter", "llvm")], node="Node", leaf="leaf",
+    runs = run_experiment(ARRAYS.replace("@BODY", body), "model", {"x": 2.0}, runs=[(b, semantics) for b in ("interpreter", "llvm")], node="Node", leaf="leaf",
                                backward="backward", value="value").runs  # fmt: skip
     assert all(r.is_faithful for r in runs) and runs[0].trace.events == runs[1].trace.events
     return runs[0], [(e.kind, e.object, e.edge, e.element) for e in runs[0].trace.events if e.phase == "backward" and e.kind != "copy"]

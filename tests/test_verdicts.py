@@ -13,7 +13,7 @@ from gradient_recorder import record
 from simple_magic import LocalExecutionManager
 from simple_magic.autograd.causes import STORE, causal_test, with_fix
 from simple_magic.autograd.events import Event
-from simple_magic.autograd.experiment import Run, gradient_experiment
+from simple_magic.autograd.experiment import Run, run_experiment
 from simple_magic.autograd.judging import Control, Fired, JudgedRun, Judgement, judge_experiment, judged_runs, run_controls
 from simple_magic.autograd.oracles import ask_oracles, forward_driver
 from simple_magic.autograd.verdicts import WORDS, Verdict, judge
@@ -132,7 +132,7 @@ def experiment(em: LocalExecutionManager, e: Expectation, backends: tuple[str, .
     if "store" in e.options:
         options |= {"backward": "backward_store", "reader": "stored", "store": "grads"}
     inputs = dict(zip([p.name for p in definition.params], e.inputs))
-    return gradient_experiment(None, e.model, inputs, runs=[(b, e.semantics) for b in backends], node=definition.params[0].type.name,
+    return run_experiment(None, e.model, inputs, runs=[(b, e.semantics) for b in backends], node=definition.params[0].type.name,
                                fuel=int(e.options.get("fuel", 10**6)), manager=em, **options)  # fmt: skip
 
 
@@ -260,7 +260,7 @@ def test_judged_runs_carry_what_pictures_need(managers):
 
 def test_a_judged_run_is_the_first_step_and_knows_the_entries_of_a_store():
     source = "fn model(x: Value) -> Value:\nentry:\n  r = call Value.mul(x, x)\n  ret r\n"
-    seen = gradient_experiment(source, "model", {"x": 3.0}, runs=[("interpreter", "value")], backward="Value.store_backward", reader="Value.stored_gradient",
+    seen = run_experiment(source, "model", {"x": 3.0}, runs=[("interpreter", "value")], backward="Value.store_backward", reader="Value.stored_gradient",
                                store="grads", steps=2)  # fmt: skip
     (run,) = judged_runs(seen, judge_experiment(seen, controls=False))
     assert list(run.trace.names.items()) == [("@grads[0]", "x")] and {e.step for e in run.trace.events} == {0}
@@ -283,7 +283,7 @@ entry:
   s = call Dense.sum(d)
   ret s
 """
-    seen = gradient_experiment(source, "model", {"a": (0.5, -1.0), "b": (2.0, 3.0)}, runs=[("interpreter", semantics)], node="Dense")
+    seen = run_experiment(source, "model", {"a": (0.5, -1.0), "b": (2.0, 3.0)}, runs=[("interpreter", semantics)], node="Dense")
     judged = judge_experiment(seen, controls=False)
     found = judged.of("interpreter", semantics)
     assert list(found) == ["a[0]", "a[1]", "b[0]", "b[1]"] and {v.word for v in found.values()} == {word}, str(judged)
@@ -294,7 +294,7 @@ entry:
 
 def test_what_made_backward_skip_a_parameter_is_found_by_running_without_it():
     source = "fn model(a: Dense) -> Dense:\nentry:\n  c = call Dense.exp(a)\n  s = call Dense.sum(c)\n  ret s\n"
-    seen = gradient_experiment(source, "model", {"a": (0.5,)}, runs=[("interpreter", "value")], node="Dense")
+    seen = run_experiment(source, "model", {"a": (0.5,)}, runs=[("interpreter", "value")], node="Dense")
     judged = judge_experiment(seen, controls=False, try_fix=True)
     test = judged.tests["interpreter", "value", "a[0]"]
     assert (test.word, test.final) == ("never-written", "ok") and test.fix == STORE, str(judged) + str(test)
@@ -310,7 +310,7 @@ def test_a_shared_buffer_is_fixed_by_a_copy_that_was_tried(managers):
 
 def test_a_trace_that_reached_its_cap_proves_no_loss():
     source = "fn model(x: Value) -> Value:\nentry:\n  r = call Value.mul(x, x)\n  ret r\n"
-    seen = gradient_experiment(source, "model", {"x": 3.0}, runs=[("interpreter", "value"), ("interpreter", "reference")], capacity=3)
+    seen = run_experiment(source, "model", {"x": 3.0}, runs=[("interpreter", "value"), ("interpreter", "reference")], capacity=3)
     judged = judge_experiment(seen, controls=False)
     assert judged.of("interpreter", "value")["x"].word == "inconclusive" and judged.of("interpreter", "reference")["x"].word == "ok"
 
@@ -322,7 +322,7 @@ def test_a_lost_gradient_says_what_it_would_have_been(managers):
 
 def test_the_verdicts_of_training_are_those_of_the_first_step():
     source = "fn model(x: Value, scale: f64) -> Value:\nentry:\n  a = call Value.mul(x, x)\n  r = call Value.scale(a, scale)\n  ret r\n"
-    seen = gradient_experiment(source, "model", {"x": 3.0, "scale": -2.5}, runs=[("interpreter", "reference")], steps=3)
+    seen = run_experiment(source, "model", {"x": 3.0, "scale": -2.5}, runs=[("interpreter", "reference")], steps=3)
     (verdict,) = judge_experiment(seen, controls=False).verdicts["interpreter", "reference"]
     assert (verdict.word, verdict.gradient, verdict.landed) == ("ok", -15.0, 2)
 
@@ -338,6 +338,6 @@ def test_of_several_copies_the_run_finds_the_one_that_matters(managers):
 
 def test_each_element_has_its_own_word():
     source = "fn model(a: Dense) -> Dense:\nentry:\n  r = call Dense.relu(a)\n  ret r\n"
-    seen = gradient_experiment(source, "model", {"a": (-1.0, 0.0, 2.0)}, runs=[("interpreter", "reference")], node="Dense")
+    seen = run_experiment(source, "model", {"a": (-1.0, 0.0, 2.0)}, runs=[("interpreter", "reference")], node="Dense")
     found = judge_experiment(seen, controls=False).verdicts["interpreter", "reference"]
     assert [(v.parameter, v.word, v.zero) for v in found] == [("a[0]", "ok", "correct"), ("a[1]", "kink", ""), ("a[2]", "ok", "")]

@@ -1,6 +1,6 @@
 """Judge an experiment: oracles for each semantics model, verdicts for each run, causes and fixes by further runs, and controls that must fail.
 
-    seen = gradient_experiment(source, "model", {"x": 3.0, "y": 4.0})
+    seen = run_experiment(source, "model", {"x": 3.0, "y": 4.0})
     judged = judge_experiment(seen)
     judged.of("interpreter", "value")     # verdicts by parameter
     judged.is_void                        # a control did not fire: believe nothing
@@ -24,7 +24,7 @@ from ..passes.semantics import Site
 from .causes import CausalTest, causal_test, copy_fix
 from .driver import Driver
 from .events import Event, Trace
-from .experiment import Experiment, Run, gradient_experiment
+from .experiment import Experiment, Run, run_experiment
 from .oracles import FUEL, Oracle, ask_oracles
 from .readers import store_entries
 from .replay import Replay, replay
@@ -371,7 +371,7 @@ def run_controls(backends: Sequence[str]) -> tuple[Fired, ...]:
 def _fired(control: Control, backend: str) -> Fired:
     try:
         with LocalExecutionManager(backend, opt_level=0) as manager:  # Compiling is most of the time.
-            seen = gradient_experiment(PROBE, "probe", {"x": 3.0, "y": 4.0}, runs=((backend, control.semantics),), node="Probe", backward=control.backward,
+            seen = run_experiment(PROBE, "probe", {"x": 3.0, "y": 4.0}, runs=((backend, control.semantics),), node="Probe", backward=control.backward,
                                        manager=manager)  # fmt: skip
             judged = judge_experiment(seen, controls=False)
         return Fired(control, backend, judged.of(backend, control.semantics)[control.parameter].word)
