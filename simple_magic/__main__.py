@@ -1,4 +1,4 @@
-"""The command line: python -m simple_magic demo|run|check|fmt|json|fuzz|ops|explain|doctor."""
+"""The command line: python -m simple_magic demo|run|grad|check|fmt|json|fuzz|ops|explain|doctor."""
 
 from __future__ import annotations
 
@@ -158,6 +158,36 @@ def _demo(options: argparse.Namespace) -> int:
     return main(options.output)
 
 
+def _grad(options: argparse.Namespace) -> int:
+    from .show.gradients.options import experiment_options, word_inputs
+    from .show.gradients.report import gradient_experiment
+    from .show.gradients.table import log_lines
+
+    name, content = _read(options.file)
+    try:
+        report = gradient_experiment(content, options.model, word_inputs(options.inputs), cell=name, **experiment_options(options))
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if options.json == "-":
+        print(report.to_json_text(), end="")
+    else:
+        sections = [repr(getattr(report, section)()) for section in options.show]
+        firsts = [text for text in (report.first_text(), *report.notes(), report.control_text) if text]
+        print("\n".join([*log_lines(report.judged), *sections, *firsts]))
+    if options.json and options.json != "-":
+        Path(options.json).write_text(report.to_json_text(), encoding="utf-8")
+    if options.html:
+        Path(options.html).write_text(report.to_html(), encoding="utf-8")
+    if options.svg:
+        Path(options.svg).write_text(report.hero().to_svg(), encoding="utf-8")
+    if options.png:
+        Path(options.png).write_bytes(report.hero().to_png())
+    if options.traces:
+        report.save_traces(options.traces)
+    failing = report.words() - {"ok"} if options.fail_on == ("any",) else report.words() & set(options.fail_on)
+    return 1 if report.is_void or failing else 0
+
+
 def _fuzz(options: argparse.Namespace) -> int:
     from .fuzz import campaign, mutate
     from .fuzz.compare import EXECUTORS
@@ -198,6 +228,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fuel", type=option(fuel), help="how many instructions may run; default: no limit")
     run.add_argument("--timeout", type=option(seconds), help="how many seconds the run may take; default: no limit")
     run.add_argument("--isolated", action="store_true", help="run in a child process: should a back end crash, only the child is lost")
+    _add_grad(command("grad", _grad, "Differentiate a model in interpreter and compiled mode; print what happened to every gradient, a line each."))
     check = command("check", _check, "Verify files and print every diagnostic.")
     check.add_argument("files", nargs="+")
     fmt = command("fmt", _fmt, "Rewrite files in canonical form; comments stay.")
@@ -224,6 +255,22 @@ def parser() -> argparse.ArgumentParser:
     explain_.add_argument("code", nargs="?")
     command("doctor", _doctor, "Show what is installed and what works.")
     return top
+
+
+def _add_grad(grad: argparse.ArgumentParser) -> None:
+    from .show.gradients.options import OPTIONS, read_fail_on
+
+    grad.add_argument("file", help="a file of MIR (text or JSON) that defines the model, or - for standard input")
+    grad.add_argument("model", help="the model's function")
+    grad.add_argument("inputs", nargs="*", help="its inputs: x=3.0 y=[1,2]")
+    grad.add_argument("--fail-on", type=option(read_fail_on), default=(), help="exit with 1 if one of these words comes out (lost,doubled,...), or anything but ok: any")
+    grad.add_argument("--json", help="write the report as JSON to this file; - prints it instead of the lines")
+    grad.add_argument("--html", help="write the report as a page")
+    grad.add_argument("--svg", help="write the graph (of a training: the losses) as SVG")
+    grad.add_argument("--png", help="the same as PNG")
+    grad.add_argument("--traces", help="write the trace of each run into this folder, as JSON lines")
+    for flags, settings in OPTIONS:
+        grad.add_argument(*flags, **settings)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

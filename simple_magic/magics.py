@@ -10,14 +10,16 @@ import shlex
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from keyword import iskeyword
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from traitlets import Bool, Enum, Float, Integer, TraitError, TraitType, observe
 
@@ -32,6 +34,8 @@ from .execution.limits import changed_limits, parse_size
 from .execution.manager import LocalExecutionManager, RunOptions
 from .mir.jsonform import from_json
 from .passes.semantics import MODELS
+from .show.gradients.options import OPTIONS as GRADIENT_OPTIONS, call_inputs, experiment_options, read_words, split_call
+from .show.gradients.report import GradientReport, gradient_experiment
 from .show.html import Code, Sections, Table, table
 from .show.views import (
     VIEWS, CellResult, code_table, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
@@ -62,6 +66,13 @@ class Size(TraitType):
 
 LIMITS = {"memory": "memory", "stack": "stack", "output_limit": "output", "compile_limit": "unit_instructions"}
 """Settings that are limits: trait and option by what `Limits` calls it."""
+
+
+def gradient_arguments(magic: Callable) -> Callable:
+    """Give a magic the options of a gradient experiment."""
+    for flags, settings in reversed(GRADIENT_OPTIONS):
+        magic = argument(*flags, **{**settings, "help": settings["help"].replace("%", "%%")})(magic)
+    return magic_arguments()(magic)
 
 
 @magics_class
@@ -188,17 +199,21 @@ class SimpleMagics(Magics):
             options = parse_argstring(self.simple_jit, line)
         except ValueError as error:
             raise UsageError(f"%%simple_jit: {error}") from None
-        for flag, name in (("-o", options.output), ("-m", options.module)):
-            if name is None:
-                continue
-            if not name.isidentifier() or iskeyword(name):
-                raise UsageError(f"{flag} {name}: write the name of one notebook variable, such as {flag} result")
-            current = self.ip.user_ns.get(name)
-            is_foreign = name in self.ip.user_ns and current is not self.bound.get(name)
-            if hasattr(builtins, name) or isinstance(current, ModuleType) or (flag == "-m" and is_foreign):
-                what = "a name of Python" if hasattr(builtins, name) else "a module" if isinstance(current, ModuleType) else "a variable of the notebook"
-                raise UsageError(f"{flag} {name}: {name} is {what} already; choose another name")
+        self._check_target("-o", options.output)
+        self._check_target("-m", options.module)
         return options
+
+    def _check_target(self, flag: str, name: str | None) -> None:
+        """Raise UsageError for a name that a result must not take."""
+        if name is None:
+            return
+        if not name.isidentifier() or iskeyword(name):
+            raise UsageError(f"{flag} {name}: write the name of one notebook variable, such as {flag} result")
+        current = self.ip.user_ns.get(name)
+        is_foreign = name in self.ip.user_ns and current is not self.bound.get(name)
+        if hasattr(builtins, name) or isinstance(current, ModuleType) or (flag == "-m" and is_foreign):
+            what = "a name of Python" if hasattr(builtins, name) else "a module" if isinstance(current, ModuleType) else "a variable of the notebook"
+            raise UsageError(f"{flag} {name}: {name} is {what} already; choose another name")
 
     def _implicit_entry(self, names: Sequence[str], arguments: Sequence[object]) -> str:
         """Return "main" if the cell defines it and it can run: without arguments a `main` that wants some is only defined."""
@@ -258,6 +273,54 @@ class SimpleMagics(Magics):
             self.bound[name] = self.manager.function(name)
         self.ip.user_ns[name] = self.bound[name]
         return ""
+
+    @gradient_arguments
+    @argument("-o", "--output", help="Assign the report to this notebook variable.")
+    @argument("--json", help="Write the report as JSON to this file.")
+    @argument("--traces", help="Write the trace of each run into this folder, as JSON lines.")
+    @argument("--expect", type=option(read_words), help="The verdict words that must come out, such as lost,ok; the cell fails if they are others.")
+    @no_var_expand
+    @needs_local_scope
+    @line_cell_magic
+    def simple_grad(self, line: str, cell: str | None = None, local_ns: dict | None = None) -> GradientReport:
+        """Differentiate a model in interpreter and compiled mode, and show what happened to every gradient.
+
+        The cell defines `fn model(x: Value, y: Value) -> Value` with the nodes of the library (`%%simple_jit --use autograd` shows them), or its own node
+        class with its own backward. As a line, `%simple_grad model(x=3.0)`, it takes what the notebook has defined. Inputs are literals or names of notebook
+        variables.
+        Every run works on its own copy of the globals; what the cell defines is gone afterwards.
+
+        Example:
+
+            %%simple_grad model(x=3.0, y=4.0)
+            fn model(x: Value, y: Value) -> Value:
+            entry:
+              product = call Value.mul(x, y)
+              sum = call Value.add(product, x)
+              ret sum
+        """
+        try:
+            model, call, rest = split_call(line)
+            shlex.split(rest, posix=False)
+            options = parse_argstring(self.simple_grad, rest)
+            inputs = call_inputs(call, {**self.ip.user_ns, **(local_ns or {})})
+        except ValueError as error:
+            raise UsageError(f"%%simple_grad: {error}") from None
+        self._check_target("-o", options.output)
+        name = f"In[{self.ip.displayhook.prompt_count}]"
+        # The magic's own line is line 1 of the cell, as the editor counts.
+        source = "\n" + cell if cell else None
+        report = _as_usage(lambda: gradient_experiment(source, model, inputs, manager=self.manager, cell=name, **experiment_options(options)))
+        report = replace(report, sections=options.show)
+        if options.json:
+            _as_usage(Path(options.json).write_text, report.to_json_text(), "utf-8")
+        if options.traces:
+            _as_usage(report.save_traces, options.traces)
+        if options.output:
+            self.ip.user_ns[options.output] = report
+        if options.expect is not None and report.words() != set(options.expect):
+            raise ExpectationError(f"the verdicts are {', '.join(sorted(report.words()))}, expected {', '.join(options.expect)}\n{report.answer}")
+        return report
 
     @no_var_expand
     @line_magic
@@ -343,7 +406,7 @@ def _exactly(words: Sequence[str], count: int, usage: str) -> None:
 
 BACKEND_MEANINGS = {
     "auto": "the best one that is installed", "interpreter": "slow and simple: the definition of the language", "llvm": "compiled to machine code by LLVM",
-    "cranelift": "not part of this version",
+    "cranelift": "compiled to machine code by Cranelift, through wasmtime: compiles fast, in a sandbox",
 }  # fmt: skip
 MODEL_MEANINGS = {name: model.doc for name, model in MODELS.items()}
 OPT_MEANINGS = {"0": "quick to compile, slow to run", "1": "some optimisation", "2": "the default", "3": "most optimisation"}

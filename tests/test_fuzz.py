@@ -129,6 +129,25 @@ def test_a_call_that_does_not_end_natively_is_a_finding(monkeypatch):
     assert [d.aspect for d in found.differences] == ["value, trap timeout"]
 
 
+def test_globals_that_grow_end_the_calls_of_a_program():
+    source = """
+global kept: [i64]
+
+fn f(n: i64):
+entry:
+  more = array_fill 7, n
+  old = load_global kept
+  all = concat old, more
+  store_global kept, all
+  ret
+"""
+    calls = tuple(("f", (compare.MOST_PARTS // 4,)) for _ in range(50))
+    executors = Executors(("interpreter", "llvm-O0"))
+    found = executors.compare(Batch((Program(parse_text(source), calls),), "reference", None))
+    executors.close()
+    assert not found.differences and 0 < found.compared < 10
+
+
 def test_shrinking_keeps_what_fails_and_stays_sound():
     batch = next(b for b in (Batch((make_program(SeededChooser(seed), 12),), "value", 500) for seed in range(99)) if "fma" in format_text(b.module))
 

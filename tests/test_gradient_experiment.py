@@ -7,7 +7,7 @@ import math
 import pytest
 
 from simple_magic import LocalExecutionManager, MirError
-from simple_magic.autograd.experiment import run_experiment
+from simple_magic.autograd.experiment import TRACED_STEPS, run_experiment
 
 PRODUCT = """
 fn model(x: Value, y: Value) -> Value:
@@ -51,11 +51,19 @@ def test_training_descends_where_gradients_arrive():
     assert lost.trace is None and lost.is_faithful is None
 
 
-def test_steps_are_marked_in_the_trace():
-    run = run_experiment(SQUARE, "model", {"x": 5.0, "target": 2.0}, steps=2, runs=[("cranelift", "reference")]).runs[0]
-    assert {e.step for e in run.trace.events} == {0, 1, 2}
-    assert list(run.trace.names.values()) == ["x"] * 3
+def test_the_first_steps_are_traced():
+    run = run_experiment(SQUARE, "model", {"x": 5.0, "target": 2.0}, steps=5, runs=[("cranelift", "reference")]).runs[0]
+    assert len(run.losses) == 6 and run.is_faithful
+    assert {e.step for e in run.trace.events} == set(range(TRACED_STEPS + 1))
+    assert list(run.trace.names.values()) == ["x"] * (TRACED_STEPS + 1)
     assert [e.phase for e in run.trace.events if e.step == 1] == ["setup", "forward", "forward", "seed", "backward", "backward", "backward"]
+
+
+def test_a_step_that_traps_is_traced_too():
+    calls = "\n  is_early = lt n, 4\n  assert is_early, \"the fourth call\"\n  store_global"
+    run = run_experiment(SQUARE.replace("\n  store_global", calls), "model", {"x": 5.0, "target": 2.0}, steps=9, runs=[("interpreter", "reference")]).runs[0]
+    assert run.trap is not None and run.trap.message == "the fourth call" and run.losses == ()
+    assert run.is_faithful and {e.step for e in run.trace.events} == {0, 1, 2, 3}
 
 
 def test_each_run_has_its_own_globals_and_the_manager_keeps_its_own():

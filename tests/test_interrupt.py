@@ -11,6 +11,8 @@ import weakref
 
 import pytest
 
+from simple_magic import LocalExecutionManager
+from simple_magic.backends import llvm_jit, wasmtime_engine
 from simple_magic.backends.interrupt import InterruptFlag, MappedSource, Ticker, WatchedSource
 
 SOURCES = [MappedSource, WatchedSource]
@@ -260,3 +262,39 @@ def test_the_ticker_sets_the_flag_while_something_runs(flag, monkeypatch):
     assert wait_for(flag.requested)
     running.value = 0
     assert wait_for(lambda: not ticking.value)
+
+
+@pytest.mark.parametrize(("backend", "home"), [("llvm", llvm_jit), ("cranelift", wasmtime_engine)])
+def test_ctrl_c_ends_the_wait_for_code_generation(backend, home, monkeypatch):
+    ready, waited = [], home.run_in_worker
+
+    def run_and_interrupt(work, discard):
+        is_done = threading.Event()
+
+        def observed():
+            done = work()
+            is_done.set()
+            ready.append(time.monotonic())
+            return done
+
+        def interrupt():
+            if not is_done.is_set():
+                ready.clear()
+                os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Timer(0.05, interrupt).start()
+        return waited(observed, discard)
+
+    pushes = "  push a, n\n" * 1000
+    with LocalExecutionManager(backend) as em:
+        em.compile("fn small() -> i64:\nentry:\n  ret 7\n")
+        assert em.execute("small") == 7
+        em.compile(f"fn main(n: i64) -> i64:\nentry:\n  a: [i64] = array\n{pushes}  m = len a\n  ret m\n")
+        monkeypatch.setattr(home, "run_in_worker", run_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            em.execute("main", 5)
+        stopped = time.monotonic()
+        monkeypatch.undo()
+        assert not ready, "code generation was to be under way still"
+        assert wait_for(lambda: ready, 60) and ready[0] > stopped
+        assert em.execute("small") == 7 and em.execute("main", 5) == 1000

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from simple_magic import LocalExecutionManager, MirError
-from simple_magic.autograd.events import Event, Trace, diff, load_trace, trace_from_lines
 from simple_magic.autograd.experiment import run_experiment
+from simple_magic.autograd.events import Event, Trace, diff, load_trace, trace_from_lines
 from simple_magic.mir.resolve import Names
 from simple_magic.mir.verify import verify
 from simple_magic.passes.provenance import Fields
@@ -142,6 +142,13 @@ def test_reference_gradients_and_edges():
     assert all(e.kind == "accumulate" and e.phase == "backward" and e.after == e.before + e.delta and e.chain == (e.object,) for e in writes)
     assert writes[0].instruction == "set_field self, grad, total" and writes[0].cell == "<autograd>" and writes[0].line > 0
     assert sorted(e.occurrence for e in writes) == list(range(7))
+
+
+def test_an_allocation_says_the_value_of_its_node():
+    for run in run_all(DIAMOND, {"x": 2.0, "y": 3.0}, ("value",)).runs:
+        assert [e.after for e in run.trace.events if e.kind == "alloc"] == [2.0, 3.0, 5.0, 6.0, 11.0, math.tanh(11.0)]
+    arrays = run_experiment(DENSE, "model", {"x": [1.0], "w": [0.5]}, runs=[("interpreter", "value")], node="Dense").runs[0]
+    assert {e.after for e in arrays.trace.events if e.kind == "alloc"} == {None}
 
 
 def test_value_semantics_shows_the_lost_writes():

@@ -6,6 +6,7 @@ for every step the loss and the gradients, then the last values; each of these i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -161,6 +162,10 @@ class Driver:
             losses.append(next(groups)[0])
             gradients.append({i.name: _shaped(i, next(groups)) for i in self.parameters})
         return losses, gradients, {i.name: _shaped(i, next(groups)) for i in self.parameters}
+
+    def rounds(self, out: Sequence[float], count: int) -> list[float]:
+        """Return the losses and gradients of the first so many evaluations, one after another."""
+        return [number for group in itertools.islice(_groups(out), count * (1 + len(self.parameters))) for number in group]
 
 
 def _groups(out: Sequence[float]) -> Iterator[tuple[float, ...]]:

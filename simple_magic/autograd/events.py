@@ -28,7 +28,8 @@ An `Event` explains itself without its neighbours:
     path       what was written, as the function calls it: "parents[i].grad"; for copy, share and write_back: what was read or written
     field      the written field: the gradient's or the value's; else ""
     element    the index in a gradient that is an array, else None
-    before after delta     the numbers of a write, bit for bit (delta = after - before); else None
+    before after delta     the numbers of a write, bit for bit (delta = after - before); for alloc, `after` is the new node's value, where that is a
+               number; else None
     edge       for a write: the object whose gradient was last read into what was written, "unknown" where the pass cannot tell, "" where it knows
                that no gradient took part (a seed, a zero)
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..backends.values import StructValue, parts_of
 from ..execution.manager import LocalExecutionManager
 from ..execution.session import ResolvedUnit
-from ..mir.diagnostics import LoweringError, Origin, Span, Trap
+from ..mir.diagnostics import LoweringError, Origin, ParseError, Span, Trap
 from ..mir.model import Instruction, Module
 from ..mir.printer import format_instruction
 from ..mir.resolve import Names
@@ -36,6 +37,9 @@ FUEL = 10**8
 DEFAULT_RUNS = (("interpreter", "value"), ("llvm", "reference"))
 LIBRARY_NODES = ("Value", "Dense")
 MOST_EVENTS = 1 << 23
+TRACED_STEPS = 1
+"""Of a training, so many steps are traced: what goes wrong with a gradient goes wrong in the first, and hundreds of traces tell the same again."""
+CELL = "<model>"
 CHUNK = 1 << 16
 """How many events are read out at once."""
 
@@ -46,7 +50,8 @@ class Run:
 
     losses: one for each step and one before the first. gradients: those before the first update, by parameter; numbers, tuples, or None if absent.
     history: the gradients of every step. values: the parameters after the last update. trap: what ended the run early; then losses and gradients are
-    empty. trace: None if it was not asked for, or cannot be made (`note` says why). is_faithful: whether the traced run gave the same bits.
+    empty. trace: of the first evaluations (`TRACED_STEPS`); None if it was not asked for, or cannot be made (`note` says why). is_faithful: whether the
+    traced run gave the same bits.
     """
 
     backend: str
@@ -100,13 +105,15 @@ def run_experiment(source: str | Mapping | Module | None, model: str = "model", 
                         backends: Iterable[str] | None = None, models: Iterable[str] | None = None, runs: Iterable[tuple[str, str]] | None = None,
                         node: str = "Value", leaf: str = "", backward: str = "", value: str = "data", gradient: str = "grad", reader: str = "", store: str = "",
                         leaves: Mapping[str, str] | None = None, steps: int = 0, lr: float = 0.1, fuel: int | None = FUEL, timeout: float | None = None,
-                        trace: bool = True, shares: bool = False, capacity: int = CAPACITY, manager: LocalExecutionManager | None = None) -> Experiment:  # fmt: skip
+                        trace: bool = True, shares: bool = False, capacity: int = CAPACITY, manager: LocalExecutionManager | None = None,
+                        cell: str = CELL) -> Experiment:  # fmt: skip
     """Differentiate a model in several modes; return what each gave.
 
     source: MIR that defines the model, beside what `manager` (which stays as it is) holds; None if it holds the model already. The node library is there
     unless the program defines the node class itself. inputs: a number, or numbers, for each of the model's parameters.
     backends, models: every pair of them runs; runs: exactly these (back end, model) pairs; default: the interpreter under `value` and LLVM under `reference`.
     node ... leaves: see `driver.NodeOptions`. steps, lr: gradient descent after the first evaluation. fuel and the manager's limits bound each run.
+    cell: what the source is called in messages and traces.
     Raises: MirError for a wrong program or one that does not fit, ValueError and TypeError for wrong options and inputs. A trap is part of its run.
     """
     options = NodeOptions(node, leaf, backward, value, gradient, reader, store, tuple(sorted((leaves or {}).items())))
@@ -117,7 +124,7 @@ def run_experiment(source: str | Mapping | Module | None, model: str = "model", 
         raise ValueError(f"capacity must be between 1 and {MOST_EVENTS}, got {capacity}")
     base = manager.fork(manager.backend) if manager is not None else LocalExecutionManager("interpreter")
     try:
-        _define(base, source, options)
+        _define(base, source, options, cell)
         bench = Bench.of(base, model, options, fuel, timeout, capacity, shares)
         given = bench.inputs(inputs or {})
         done = tuple(bench.run(backend, semantics, inputs=given, steps=steps, lr=lr, trace=trace) for backend, semantics in wanted)
@@ -140,14 +147,17 @@ def _pairs(backends: Iterable[str] | None, models: Iterable[str] | None, runs: I
     return found
 
 
-def _define(base: LocalExecutionManager, source: str | Mapping | Module | None, options: NodeOptions) -> None:
+def _define(base: LocalExecutionManager, source: str | Mapping | Module | None, options: NodeOptions, cell: str) -> None:
     """Take in the library, if the nodes are its own, and the program."""
-    module = parse_text(source, "<model>") if isinstance(source, str) and not source.lstrip().startswith("{") else None
+    module = None
+    if isinstance(source, str) and not source.lstrip().startswith("{"):
+        with suppress(ParseError):  # `compile` tells it with the place.
+            module = parse_text(source, cell)
     defines = {t.name for t in module.types} if module is not None else {t.name for t in source.types} if isinstance(source, Module) else set()
     if options.node in LIBRARY_NODES and options.node not in defines and options.node not in base.session.definitions:
         base.use_library("autograd")
     if source is not None:
-        base.compile(source, cell="<model>")
+        base.compile(source, cell=cell)
 
 
 @dataclass
@@ -207,7 +217,7 @@ class Bench:
         else:
             losses, history, values = self.driver.read(out, steps)
             run = Run(backend, semantics, tuple(losses), history[0], tuple(history), values)
-        return self._traced(run, module, key, args, out, trap) if trace else run
+        return self._traced(run, module, key, (*args[:-2], steps if trap else min(steps, TRACED_STEPS), lr), out, trap) if trace else run
 
     def _call(self, manager: LocalExecutionManager, args: Sequence[object]) -> tuple[list[float], Trap | None]:
         try:
@@ -231,7 +241,9 @@ class Bench:
         names = [i.name for i in self.driver.parameters]
         trace = make_trace(records, sites, names, o.store, self._locate, run.backend, run.semantics)
         note = "" if trap is not None or o.reader or not trace.is_complete else _unfollowed(trace, run.gradients, o.gradient)
-        return replace(run, trace=trace, note=note, is_faithful=_bits(plain) == _bits(out) and _place(trap) == _place(traced_trap))
+        rounds = args[-2] + 1  # type: ignore[operator]
+        same = _bits(self.driver.rounds(plain, rounds)) == _bits(self.driver.rounds(out, rounds))
+        return replace(run, trace=trace, note=note, is_faithful=same and _place(trap) == _place(traced_trap))
 
     def _globals(self, traced: bool) -> Mapping[str, object]:
         """Return a copy of the globals that the program uses; for a traced run, with the hidden field in every node: it is older than the trace."""
@@ -306,5 +318,4 @@ def _bits(numbers: Sequence[float]) -> bytes:
 def _place(trap: Trap | None) -> object:
     return None if trap is None else (trap.kind, trap.origin)
 
-gradient_experiment = run_experiment
-"""The public name, until the report has it."""
+

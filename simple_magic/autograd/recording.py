@@ -83,7 +83,7 @@ class _Reader:
             self.allocated += 1
             self.born[i + 1] = chain
             self.labels[chain[0]] = site.label
-            return self.made(i, site, chain)
+            return self.made(i, site, chain, after=r.after[i] if site.has_value else None)
         if site.kind == "copy":
             source = self.chain(r.source[i])
             number = self.copies[source[-1]] = self.copies.get(source[-1], 0) + 1

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -78,6 +78,8 @@ class Replay:
     originals: dict[str, str] = field(default_factory=dict)
     elements: dict[str, set[int | None]] = field(default_factory=lambda: defaultdict(set))
     """The elements of each object's gradient that anything is known of; None for a gradient that is a number."""
+    handed: dict[str, str] = field(default_factory=dict)
+    """The object whose gradient array each object's own was last replaced by: where nothing copies, they are one."""
     uncertain: set[int] = field(default_factory=set)
     """Contributions of which the trace does not say whether they replaced what was there."""
 
@@ -185,6 +187,9 @@ def _write(state: Replay, event: Event) -> None:
         read = state.elements.get(event.edge, {None})
         if len(read) <= SMALL:
             state.read[event.time] = tuple(time for element in read for time in state.contents.get((event.edge, element), ()))
+    if event.kind == "overwrite" and event.element is not None and event.edge not in ("", UNKNOWN):
+        _check_handed(state, other, event)
+        state.handed[event.object] = event.edge
     if event.kind == "accumulate":
         added = list(state.contents.get(other, ())) if is_own and event.edge != event.object else [event.time]
         content += added
@@ -217,6 +222,21 @@ def _check_number(state: Replay, slot: Slot, event: Event) -> None:
         state.jumps.append(explained(state, Jump(slot, known[1], event.time, known[0], event.before)))
     if event.after is not None:
         state.numbers[slot] = (event.after, event.time)
+
+
+def _check_handed(state: Replay, edge: Slot, event: Event) -> None:
+    """Note that the gradient which an object was given had changed since it was last written, if that was a write to another owner of the same array."""
+    known = state.numbers.get(edge)
+    if known is None or event.after is None or same_number(known[0], event.after):
+        return
+    jump = explained(state, Jump(edge, known[1], event.time, known[0], event.after))
+    if jump.through is not None and _is_one_array(state.handed, edge[0], jump.through.object):
+        state.jumps.append(jump)
+
+
+def _is_one_array(handed: Mapping[str, str], a: str, b: str) -> bool:
+    """Whether two objects were given the same gradient array, or one that of the other."""
+    return handed.get(a) == b or handed.get(b) == a or (a in handed and handed[a] == handed.get(b))
 
 
 def explained(state: Replay, jump: Jump) -> Jump:

@@ -30,7 +30,7 @@ from ..mir.diagnostics import Origin, Trap
 from ..passes.semantics import WRITTEN, Site
 from .events import Event, Trace
 from .oracles import Difference, Oracle, Tangent
-from .replay import DOUBLED, ERASED, LANDED, LOST, STALE, Contribution, Jump, Replay, explained, replay, same_number
+from .replay import DOUBLED, ERASED, LANDED, LOST, STALE, Contribution, Jump, Replay, Slot, explained, replay, same_number
 
 WORDS = ("ok", "lost", "partial", "never-written", "doubled", "clobbered", "wrong", "non-finite", "kink", "inconclusive", "no-result")
 RELATIVE = 1e-9
@@ -315,15 +315,16 @@ class _Case:
             if jump.through is not None:
                 through = jump.through
                 sentence = f"event {through.time} ({place(through)}) wrote the gradient of {through.object}, and {self.name} has the same memory: it counts for both"
-                return self.make("doubled", sentence, [through], self.sharing(through) or through, through)
+                return self.make("doubled", sentence, [through], self.sharing(through, self.slot) or through, through)
         if jumps:
             return self.make("inconclusive", f"its gradient went from {jumps[0].before!r} to {jumps[0].after!r}, and no event says why", self.events())
         return None
 
-    def sharing(self, through: Event) -> Event | None:
-        """Return the assignment that gave the parameter the memory of another node: the last one before the other's write."""
-        own = [e for e in self.replayed.trace.events if e.kind == "overwrite" and (e.object, e.element) == self.slot and e.edge and e.time < through.time]
-        return own[-1] if own else None
+    def sharing(self, through: Event, slot: Slot) -> Event | None:
+        """Return the assignment that made a gradient and the one that was written the same memory: the last one to either before the write."""
+        owners = (slot, (through.object, through.element))
+        found = [e for e in self.replayed.trace.events if e.kind == "overwrite" and (e.object, e.element) in owners and e.edge and e.time < through.time]
+        return found[-1] if found else None
 
     # What the log says about the nodes before it
 
@@ -355,8 +356,9 @@ class _Case:
             return self.make(word, sentence, [*chain, first, reader], chain[0] if chain else first, first, chain=chain)
         jump = next((j for j in self.replayed.jumps if j.through is not None and any(j.slot[0] == self.replayed.contributions[t].edge for t in seen)), None)
         if jump is not None and jump.through is not None:
+            shared = self.sharing(jump.through, jump.slot)
             return self.make("doubled", f"on the way, at {jump.slot[0]}: event {jump.through.time} ({place(jump.through)}) changed its gradient through the same memory",
-                             [jump.through], jump.through, jump.through)  # fmt: skip
+                             [*([shared] if shared else []), jump.through], shared or jump.through, jump.through)  # fmt: skip
         if late:
             first, reader = min(late, key=lambda pair: pair[1].time)
             return self.make("wrong", f"{reader.edge} passed its gradient on at event {reader.time} ({place(reader)}) before event {first.time} ({place(first)}) added to it",

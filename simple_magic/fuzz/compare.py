@@ -58,6 +58,8 @@ MAX_DEPTH = 2
 LATE = ("trap", "timeout")
 GIVEN_UP = ("out_of_memory", "stack_overflow", "timeout", "output_limit")
 """Limits that executors measure differently: one may reach them where another does not. The calls after it are not comparable."""
+MOST_PARTS = 2000
+"""Globals with more parts than this end a program's calls: every call compares all of them."""
 
 
 @dataclass(frozen=True)
@@ -339,14 +341,14 @@ class _Run:
     fuel: int | None
 
     def make_calls(self, calls: Sequence[tuple[str, tuple]], start: Mapping[str, object]) -> list[Report]:
-        """Make calls on a fresh store of the program's globals, until one is given up."""
+        """Make calls on a fresh store of the program's globals, until one is given up, or the globals have grown so much that each call costs seconds."""
         self.backend.write_globals(start, self.types, self.names)
         reports: list[Report] = []
         for number, (name, args) in enumerate(pickle.loads(pickle.dumps(tuple(calls)))):
             self.host.begin()
             self.disturb(number)
             reports.append(self.make_call(name, args))
-            if reports[-1].is_given_up:
+            if reports[-1].is_given_up or len(reports[-1].globals) > MOST_PARTS:
                 break
         return reports
 

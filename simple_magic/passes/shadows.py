@@ -40,7 +40,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Site:
-    """What is known about an event before the program runs. `constant`: the written value is a constant, so no gradient took part."""
+    """What is known about an event before the program runs. `constant`: the written value is a constant, so no gradient took part. `has_value`: the
+    record of an allocation holds the new node's value."""
 
     kind: str
     origin: Origin | None
@@ -51,6 +52,7 @@ class Site:
     label: str = ""
     constant: bool = False
     has_element: bool = False
+    has_value: bool = False
 
 class Tracing:
     """What all functions share while they are rewritten."""

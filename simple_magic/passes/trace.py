@@ -189,7 +189,8 @@ class _Function(Shadows):
         """The object is named by the event, which comes after the operands were read."""
         args = tuple(self.stable(a) if isinstance(a, Place) and a.hops else a for a in ins.args)
         label = next((a.bits for f, a in zip(ins.fields, ins.args) if f == "op" and isinstance(a, Const) and self.module.has_label), self.function.name)
-        number = self.event(self.site("alloc", label=str(label)))
+        value = next((still(a) for f, a in zip(ins.fields, args) if f == self.fields.value and self.type_of(a) == F64), None)
+        number = self.event(self.site("alloc", label=str(label), has_value=value is not None), after=value)
         self.out.append(replace(ins, args=(*args, number), fields=(*ins.fields, ID)))
 
     def call(self, ins: Instruction) -> None:

@@ -1,0 +1,339 @@
+"""The result of a gradient experiment: one object that says in words, tables and pictures what happened to every gradient.
+
+    seen = gradient_experiment(source, "model", {"x": 3.0, "y": 4.0})
+    seen                                          # in a notebook: the answer, the table, the graph, and more to unfold
+    seen.verdict("interpreter", "value")["x"]     # word, evidence, cause, fix
+    seen.graph(), seen.timeline(), seen.memory("x"), seen.divergence(), seen.table(), seen.curves()
+    seen.to_json(), seen.save_traces("folder")
+
+The JSON form (`to_json`) is an object with
+
+    format, version       "simple_magic.gradients", 1
+    model, inputs         the model's name, and its inputs
+    steps, lr             of the training
+    is_void, controls     whether a negative control did not fire; for each its name, back end, and the words it had to get and got
+    runs                  a list: backend, semantics, losses, gradients (by parameter), history (of all steps), values (after the last), trap (kind,
+                          message, function, line) or null, is_faithful, note, events (how many the trace holds), dropped, first_cause and first_symptom
+                          (an event or null), verdicts
+    verdicts              of each run a list: parameter, word, sentence, gradient, derivative, difference, landed, contributions (event, fate, times, by),
+                          chain (events), cause and symptom (event or null), zero, note, fix
+
+Events are the objects of `autograd/events.py`. Numbers that JSON lacks are the strings "nan", "inf", "-inf".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+from ...autograd.events import Event
+from ...autograd.experiment import Experiment, Run, run_experiment
+from ...autograd.judging import Fired, JudgedRun, Judgement, judge_experiment, judged_runs
+from ...autograd.verdicts import HOW, Verdict, place
+from ...mir.diagnostics import Trap
+from ...mir.model import Module
+from ..html import Code, Table, code_html, escape, table_html
+from ..picture import Picture
+from .curves import curves_picture, loss_table, value_table
+from .marks import VERDICTS
+from .table import log_lines, number_text, parameter_table
+
+FORMAT = "simple_magic.gradients"
+VERSION = 1
+SECTIONS = ("table", "graph", "timeline", "memory", "divergence", "curves", "driver", "tests")
+"""What can be shown of a report, by the names of its methods."""
+
+
+def gradient_experiment(source: str | Mapping | Module | None, model: str = "model", inputs: Mapping[str, object] | None = None, *,
+                        controls: bool = True, try_fix: bool = False, **options: object) -> GradientReport:  # fmt: skip
+    """Differentiate a model in several modes, judge every gradient, and return what happened to it.
+
+    source: MIR that defines the model (text, JSON or a Module); None: the model is one of the `manager` given. model: its name. inputs: a number, or
+    numbers, for each of its parameters. controls: run the programs that must be found wrong, too; without them the result is void.
+    try_fix: run again without each copy that is blamed, and offer as a fix what then was right.
+    options: backends, models, runs, node, leaf, leaves, backward, value, gradient, reader, store, steps, lr, fuel, timeout, manager, as
+    `autograd.experiment.run_experiment` explains them.
+    Raises: MirError for a wrong program or one that does not fit, ValueError and TypeError for wrong options and inputs. A trap is part of its run.
+    """
+    seen = run_experiment(source, model, inputs, **options)  # type: ignore[arg-type]
+    return GradientReport(seen, judge_experiment(seen, controls=controls, try_fix=try_fix))
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """What a gradient experiment found; the module docstring shows its use."""
+
+    experiment: Experiment
+    judgement: Judgement
+    sections: tuple[str, ...] = ()
+    """What is shown unfolded beside the answer."""
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return self.experiment.runs
+
+    @cached_property
+    def judged(self) -> tuple[JudgedRun, ...]:
+        """The runs with their verdicts."""
+        return judged_runs(self.experiment, self.judgement)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether a negative control did not fire, or none was run: then nothing here can be believed."""
+        return self.judgement.is_void
+
+    def run(self, backend: str, semantics: str) -> Run:
+        """Return a run. Raises: KeyError naming the runs."""
+        return self.experiment.run(backend, semantics)
+
+    def verdict(self, backend: str, semantics: str) -> dict[str, Verdict]:
+        """Return the verdicts of a run by parameter. Raises: KeyError naming the runs."""
+        self.run(backend, semantics)
+        return self.judgement.of(backend, semantics)
+
+    def words(self) -> frozenset[str]:
+        """Return the words of all verdicts."""
+        return self.judgement.words()
+
+    # Views
+
+    def table(self) -> Table:
+        return parameter_table(self.judged)
+
+    def graph(self) -> Picture:
+        from .graph import graph_picture
+
+        return graph_picture(self.judged)
+
+    def timeline(self) -> Picture:
+        from .timeline import timeline_picture
+
+        return timeline_picture(self.judged)
+
+    def memory(self, parameter: str = "") -> Picture:
+        """Show the memory before and after, of the first run in which the parameter is not ok. Raises: ValueError naming the parameters."""
+        from .memory import memory_picture
+
+        names = [v.parameter for v in self.judged[0].verdicts]
+        if parameter and parameter not in names:
+            raise ValueError(f"no parameter is named {parameter}; there is: {', '.join(names)}")
+        wanted = (r for r in self.judged if any(v.word != "ok" and parameter in ("", v.parameter) for v in r.verdicts))
+        return memory_picture(next(wanted, self.judged[0]), parameter)
+
+    def divergence(self) -> Picture | Code:
+        """Show where the first two runs part."""
+        if len(self.judged) < 2:
+            return Code("first divergence", "there is one run: nothing to compare it with")
+        from .divergence import divergence_picture
+
+        return divergence_picture(self.judged[0], self.judged[1])
+
+    def curves(self) -> Picture:
+        return curves_picture(self.judged, self.experiment.model)
+
+    def driver(self) -> Code:
+        """Show the MIR that makes the leaves, calls the model and backward, and reads the gradients."""
+        return Code("driver (MIR)", self.experiment.driver)
+
+    def tests(self) -> Code:
+        """Show what leaving out the blamed copies changed."""
+        found = "\n".join(f"{backend}/{semantics} {test}" for (backend, semantics, _), test in dict(self.judgement.tests).items())
+        return Code("causal tests", found or "none was run: ask for them with try_fix (--try-fix)")
+
+    # In words
+
+    @cached_property
+    def answer(self) -> str:
+        """One sentence for each run: which gradients arrived, and what became of the others."""
+        lines = []
+        for run in self.judged:
+            groups = [(word, [v.parameter for v in found]) for word, found in _by_word(run.verdicts)]
+            if len(groups) == 1:
+                word, names = groups[0]
+                lines.append(f"{run.name}: {_count(len(names))} {VERDICTS[word].text}")
+            else:
+                lines.append(f"{run.name}: " + "; ".join(f"{VERDICTS[word].text}: {_names(names)}" for word, names in groups))
+        return "\n".join(lines)
+
+    @property
+    def title(self) -> str:
+        given = ", ".join(f"{name}={_short(value)}" for name, value in self.experiment.inputs.items())
+        losses = dict.fromkeys(number_text(r.loss) for r in self.runs if r.loss is not None)
+        return f"gradients of {self.experiment.model}({given})" + (f" = {' or '.join(losses)}" if losses else "")
+
+    @property
+    def control_text(self) -> str:
+        return control_text(self.judgement.controls)
+
+    def first_text(self) -> str:
+        """Return the first cause and the first symptom of every run that has them, with the instructions."""
+        lines = []
+        for run in self.judged:
+            first = self.judgement.first(run.run.backend, run.run.semantics)
+            for what, event in zip(("first cause", "first symptom"), first):
+                lines.append(f"{run.name}: {what}: event {event.time}, {place(event)}: {event.instruction}{_why(event)}")
+        return "\n".join(lines)
+
+    def notes(self) -> list[str]:
+        """Return what else there is to say of the runs and verdicts."""
+        return list(dict.fromkeys(f"{r.name}: {r.run.note}" for r in self.judged if r.run.note)) + [
+            f"{r.name}: the traced run gave other bits than the plain one: what the trace says is void" for r in self.judged if r.run.is_faithful is False]  # fmt: skip
+
+    def __repr__(self) -> str:
+        parts = [self.title, self.answer, repr(self.table())]
+        if self.experiment.steps:
+            parts += [repr(loss_table(self.judged)), repr(value_table(self.judged))]
+        whys = [f"{v.parameter} [{r.name}] {v.word}: {v.sentence}" + (f"; {v.note}" if v.note else "") for r in self.judged for v in r.verdicts if v.word != "ok"]
+        parts += ["\n".join(whys), self.first_text(), "\n".join(self.notes()), self.control_text]
+        parts += [repr(getattr(self, name)()) for name in self.sections if name != "table"]
+        return "\n\n".join(part for part in parts if part)
+
+    def hero(self) -> Picture:
+        """Return the picture that answers: the graph, or the losses of a training."""
+        return self.curves() if self.experiment.steps else self.graph()
+
+    def to_html(self) -> str:
+        """Return the report as a page that needs nothing else."""
+        return f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(self.title)}</title><body style="font-family:sans-serif">{self._html()}</body></html>\n'
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
+        hero = self.hero()
+        return {"text/plain": repr(self), "text/html": self._html(), "image/svg+xml": hero.to_svg(), "image/png": hero.to_png()}
+
+    def _html(self) -> str:
+        parts = [f"<p><b>{escape(self.title)}</b></p>", "<p>" + "<br>".join(map(escape, self.answer.split("\n"))) + "</p>"]
+        if self.is_void:
+            parts.append(f"<p><b>{escape(self.control_text)}</b></p>")
+        if self.experiment.steps:
+            parts += [self.curves().to_svg(), table_html(loss_table(self.judged))]
+        parts += [table_html(self.table()), *(f"<p>{_lines_html(text)}</p>" for text in (self.first_text(), "\n".join(self.notes())) if text), self.graph().to_svg()]
+        folded = ["timeline", "divergence", "memory"] + (["tests"] if dict(self.judgement.tests) else [])
+        parts += [_section_html(name, getattr(self, name)(), is_open=True) for name in self.sections if name not in ("table", "graph")]
+        whys = "\n".join(log_lines(self.judged))
+        parts.append(code_html("every verdict in one line", whys))
+        if self.experiment.steps:
+            parts.append(_section_html("values after the last step", value_table(self.judged)))
+        parts += [_section_html(name, getattr(self, name)()) for name in folded if name not in self.sections]
+        parts.append(code_html("driver (MIR): makes the leaves, calls the model and backward, reads the gradients", self.experiment.driver))
+        if not self.is_void:
+            parts.append(f"<p><small>{escape(self.control_text)}</small></p>")
+        return "".join(parts)
+
+    # As data
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything as data; the module docstring explains it."""
+        controls = [{"name": c.control.name, "backend": c.backend, "wanted": c.control.word, "got": c.got} for c in self.judgement.controls]
+        return _json({"format": FORMAT, "version": VERSION, "model": self.experiment.model, "inputs": self.experiment.inputs, "steps": self.experiment.steps,
+                      "lr": self.experiment.lr, "is_void": self.is_void, "controls": controls, "runs": [self._run_json(r) for r in self.judged]})  # type: ignore[return-value]  # fmt: skip
+
+    def to_json_text(self) -> str:
+        """Return `to_json` as text."""
+        return json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n"
+
+    def _run_json(self, judged: JudgedRun) -> dict[str, object]:
+        run = judged.run
+        first = dict(zip(("first_cause", "first_symptom"), self.judgement.first(run.backend, run.semantics)))
+        return {"backend": run.backend, "semantics": run.semantics, "losses": run.losses, "gradients": run.gradients, "history": run.history,
+                "values": run.values, "trap": _trap_json(run.trap), "is_faithful": run.is_faithful, "note": run.note,
+                "events": len(run.trace.events) if run.trace else 0, "dropped": run.trace.dropped if run.trace else 0,
+                "first_cause": _event_json(first.get("first_cause")), "first_symptom": _event_json(first.get("first_symptom")),
+                "verdicts": [_verdict_json(v) for v in judged.verdicts]}  # fmt: skip
+
+    def save_traces(self, folder: str | Path) -> list[Path]:
+        """Write the trace of each run as JSON lines (`autograd/events.py`); return the files. A run without a trace has none."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        written = []
+        for run in self.runs:
+            if run.trace is not None:
+                written.append(Path(folder) / f"{self.experiment.model}-{run.backend}-{run.semantics}.jsonl")
+                run.trace.save(written[-1])
+        return written
+
+
+def control_text(controls: Sequence[Fired]) -> str:
+    """Return whether the negative controls fired, in a sentence."""
+    if not controls:
+        return "VOID: the negative controls were not run"
+    silent = [c for c in controls if not c.is_right]
+    if silent:
+        return "VOID: " + "; ".join(f"the control `{c.control.name}` on {c.backend} was to be {c.control.word} and is {c.got}" for c in silent)
+    names = ", ".join(dict.fromkeys(c.control.name for c in controls))
+    return f"negative controls: {len(controls)} of {len(controls)} fired ({names})"
+
+
+def _by_word(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, list[Verdict]]]:
+    """Yield the verdicts of each word, in the order of the words' first parameters."""
+    order = list(dict.fromkeys(v.word for v in verdicts))
+    for word, found in groupby(sorted(verdicts, key=lambda v: order.index(v.word)), key=lambda v: v.word):
+        yield word, list(found)
+
+
+def _count(number: int) -> str:
+    return "the gradient is" if number == 1 else "both gradients are" if number == 2 else f"all {number} gradients are"
+
+
+def _names(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f"{x:g}" for x in value[:4]) + (f", ... {len(value)} numbers" if len(value) > 4 else "") + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _why(event: Event) -> str:
+    if event.kind == "copy":
+        return f"  (here {event.path or event.source} {HOW.get(event.position, 'was copied')})"
+    return f"  ({event.kind.replace('_', ' ')}: {number_text(event.before)} became {number_text(event.after)} on object {event.object})" if event.is_write else ""
+
+
+def _lines_html(text: str) -> str:
+    return "<br>".join(f"<code>{escape(line)}</code>" for line in text.split("\n"))
+
+
+def _section_html(title: str, view: Picture | Table | Code, *, is_open: bool = False) -> str:
+    if isinstance(view, Code):
+        return code_html(view.title, view.text, is_open=is_open)
+    body = view.to_svg() if isinstance(view, Picture) else table_html(view)
+    return f"<details{' open' if is_open else ''}><summary>{escape(TITLES.get(title, title))}</summary>{body}</details>"
+
+
+TITLES = {"timeline": "timeline: what was written when", "divergence": "where the first two runs part", "memory": "memory: the copy, the write, the death",
+          "curves": "losses"}  # fmt: skip
+
+
+def _event_json(event: Event | None) -> dict | None:
+    return None if event is None else asdict(event)
+
+
+def _trap_json(trap: Trap | None) -> dict | None:
+    if trap is None:
+        return None
+    return {"kind": trap.kind, "message": trap.message, "function": trap.origin.function if trap.origin else "", "line": trap.span.line if trap.span else 0}
+
+
+def _verdict_json(v: Verdict) -> dict[str, object]:
+    contributions = [{"event": _event_json(c.event), "fate": c.fate, "times": c.times, "by": _event_json(c.by)} for c in v.contributions]
+    return {"parameter": v.parameter, "word": v.word, "sentence": v.sentence, "gradient": v.gradient,
+            "derivative": v.wanted.derivative if v.wanted is not None and v.wanted.trap is None else None,
+            "difference": v.difference.derivative if v.difference is not None and v.difference.trap is None else None,
+            "landed": v.landed, "contributions": contributions, "chain": [_event_json(e) for e in v.chain], "cause": _event_json(v.cause),
+            "symptom": _event_json(v.symptom), "zero": v.zero, "note": v.note, "fix": v.fix}  # fmt: skip
+
+
+def _json(value: object) -> object:
+    """Return a value of dicts, lists, numbers and text only, fit for every reader of JSON."""
+    if isinstance(value, Mapping):
+        return {str(k): _json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
