@@ -6,6 +6,7 @@ import json
 import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from IPython.core.error import UsageError
@@ -135,7 +136,7 @@ def test_curves_show_every_run_and_say_so(training):
 def test_names_of_curves_that_end_together_do_not_overlap(training):
     labels = [s for s in curves_picture(training.judged * 4).shapes if getattr(s, "text", "") in ("interpreter/value", "llvm/reference")]
     heights = sorted(label.y for label in labels)
-    assert len(labels) == 8 and all(b - a >= 14 for a, b in zip(heights, heights[1:]))
+    assert len(labels) == 8 and all(b - a >= 14 for a, b in pairwise(heights))
 
 
 @pytest.mark.parametrize("losses", [(), (1.0,), (math.inf, math.nan, 1.0), (0.0, 0.0), (-3.0, 5.0), (1e300, 1e-300)])

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 N = TypeVar("N", bound=Hashable)
 SWEEPS = 6
 LONGEST_BENT = 40
-"""Edges over more layers than this go straight: bend points for all of them would be most of the graph."""
+"""Edges over more layers than this go straight unless asked for: bend points for all of them would be most of the graph."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,12 @@ class Layout(Generic[N]):
     height: float
 
 
-def layered(nodes: Sequence[N], edges: Sequence[tuple[N, N]], sizes: Mapping[N, tuple[float, float]], gap_x: float = 60, gap_y: float = 18) -> Layout[N]:
-    """Return a layout in which layers go from left to right. sizes: (width, height) of each node. Edges between unknown nodes are an error."""
+def layered(nodes: Sequence[N], edges: Sequence[tuple[N, N]], sizes: Mapping[N, tuple[float, float]], gap_x: float = 60, gap_y: float = 18,
+            longest_bent: int = LONGEST_BENT) -> Layout[N]:  # fmt: skip
+    """Return a layout in which layers go from left to right. sizes: (width, height) of each node. Edges between unknown nodes are an error.
+
+    Of a cycle those edges are turned around that lead back to what comes first in `nodes`. longest_bent: edges over more layers go straight.
+    """
     index = {node: number for number, node in enumerate(nodes)}
     pairs = _without_cycles(len(nodes), [(index[a], index[b]) for a, b in edges])
     layer = _layers(len(nodes), pairs)
@@ -38,7 +42,7 @@ def layered(nodes: Sequence[N], edges: Sequence[tuple[N, N]], sizes: Mapping[N, 
     chains: list[list[int]] = []
     for number, (a, b) in enumerate(pairs):
         chain = [a]
-        if 1 < layer[b] - layer[a] <= LONGEST_BENT:
+        if 1 < layer[b] - layer[a] <= longest_bent:
             for between in range(layer[a] + 1, layer[b]):
                 chain.append(len(layer))
                 layer.append(between)
