@@ -2,108 +2,24 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
-from functools import cache
 
 
-from simple_magic import gradient_experiment
+from pictures import HOSTILE, NAMES, boxes, case, check_picture, random_run
+
 from simple_magic.autograd.events import Event, Trace
 from simple_magic.autograd.experiment import Run
-from simple_magic.autograd.judging import PROBE, JudgedRun, judge_experiment, judged_runs
+from simple_magic.autograd.judging import JudgedRun
 from simple_magic.autograd.replay import DOUBLED
 from simple_magic.autograd.verdicts import Verdict
 from simple_magic.show.gradients.folding import FIRST_PROBLEMS, FOLD_ABOVE, MANY_PROBLEMS, folded
 from simple_magic.show.gradients.graph import graph_picture
 from simple_magic.show.gradients.marks import FATES, VERDICTS
-from simple_magic.show.picture import Box, Label, Path, text_width
+from simple_magic.show.picture import Box, Label, Path
 
-HOSTILE = '<img src=x onerror=alert(1)> "&\u202e\x1b[31m'
-DIAMOND = """
-fn model(x: Value, y: Value) -> Value:
-entry:
-  a = call Value.add(x, y)
-  b = call Value.mul(x, y)
-  r = call Value.add(a, b)
-  out = call Value.tanh(r)
-  ret out
-"""
-DENSE = """
-fn model(x: Dense, w: Dense) -> Dense:
-entry:
-  p = call Dense.mul(x, w)
-  s = call Dense.sigmoid(p)
-  q = call Dense.mul(s, x)
-  r = call Dense.mean(q)
-  ret r
-"""
-ASSIGN = """
-fn model(x: Value) -> Value:
-entry:
-  r = call Value.mul(x, x)
-  ret r
-
-fn assign(r: Value):
-entry:
-  set_field r, grad, 1.0
-  p = index_get r.parents, 0
-  g = get_field r, grad
-  part = mul g, 3.0
-  set_field p, grad, part
-  set_field p, grad, part
-  ret
-"""
-BOTH = [("interpreter", "value"), ("interpreter", "reference")]
-REFERENCE = [("interpreter", "reference")]
-
-
-@cache
-def case(name: str) -> tuple[JudgedRun, ...]:
-    source, inputs, options = {
-        "diamond": (DIAMOND, {"x": 0.2, "y": 0.3}, {"runs": BOTH}),
-        "dense": (DENSE, {"x": [1.0, -2.0], "w": [0.5, 3.0]}, {"runs": BOTH, "node": "Dense"}),
-        "lost": (PROBE, {"x": 3.0, "y": 4.0}, {"runs": BOTH, "node": "Probe", "backward": "Probe.backward"}),
-        "doubled": (PROBE, {"x": 3.0, "y": 4.0}, {"runs": REFERENCE, "node": "Probe", "backward": "Probe.backward_shared"}),
-        "assign": (ASSIGN, {"x": 3.0}, {"runs": REFERENCE, "backward": "assign"}),
-        "store": (DIAMOND, {"x": 0.2, "y": 0.3}, {"runs": BOTH, "backward": "Value.store_backward", "reader": "Value.stored_gradient", "store": "grads"}),
-        "steps": (DIAMOND, {"x": 0.2, "y": 0.3}, {"runs": REFERENCE, "steps": 2}),
-    }[name]  # fmt: skip
-    model = "probe" if source is PROBE else "model"
-    seen = gradient_experiment(source, model, inputs, **options)
-    return judged_runs(seen, judge_experiment(seen, controls=False))
-
-
-@cache
-def random_run(count: int, lost: float, name: str = "reference") -> JudgedRun:
-    """Return a run of a random graph: each node passes its gradient to the one before it and to another one; some contributions are lost."""
-    pick, events, number = random.Random(count), [], [0.0] * count
-
-    def add(kind, node, **more):
-        events.append(Event(len(events), kind, node, **{"chain": (node,), **more}))
-
-    write = {"phase": "backward", "field": "grad", "function": "Value.accumulate", "line": 231}
-    copies = 0
-    for i in range(count):
-        add("alloc", str(i), after=pick.random())
-    add("overwrite", str(count - 1), **{**write, "phase": "seed"}, before=0.0, delta=1.0, after=1.0)
-    for i in range(count - 1, 1, -1):
-        for parent in (i - 1, max(0, i - 1 - pick.randrange(1, 9))):
-            amount, node, chain, before = pick.random(), str(parent), (str(parent),), number[parent]
-            if pick.random() < lost:
-                copies += 1
-                node, chain = f"{parent}.{copies}", (f"{parent}.{copies}", str(parent))
-                add("copy", node, chain=chain, source=str(parent), position="element_read", function="Value.backward", line=298)
-            else:
-                number[parent] += amount
-            add("accumulate", node, chain=chain, before=before, delta=amount, after=before + amount, edge=str(i), **write)
-    labels = {str(i): "add" for i in range(count)}
-    return JudgedRun(Run("llvm", name, trace=Trace(tuple(events), "llvm", name, root=str(count - 1), names={"0": "x", "1": "y"}, labels=labels)), ())
-
-
-NAMES = ("diamond", "dense", "lost", "doubled", "assign", "store", "steps")
 LARGE = ((40, 0.2), (60, 0.0), (60, 0.9), (300, 0.0), (300, 0.01), (1000, 0.002), (1000, 0.5))
 
 
@@ -114,82 +30,18 @@ def pictures():
         yield f"{count} nodes, {lost} lost", graph_picture((random_run(count, lost, "value"), random_run(count, 0.0)), "model")
 
 
-def boxes(picture):
-    """Return (left, top, right, bottom, text) of every label."""
-    found = []
-    for shape in picture.shapes:
-        if isinstance(shape, Label):
-            width = text_width(shape.text, shape.size)
-            left = shape.x - {"start": 0.0, "middle": width / 2, "end": width}[shape.anchor]
-            found.append((left, shape.y - shape.size / 2, left + width, shape.y + shape.size / 2, shape.text))
-    return found
-
-
 # What a picture must be
 
 
-def test_no_two_texts_overlap_and_none_is_cut():
+def test_what_holds_for_every_picture():
     for name, picture in pictures():
-        found = sorted(boxes(picture))
-        for index, (left, top, right, bottom, text) in enumerate(found):
-            assert left >= 0 and top >= 0 and right <= picture.width and bottom <= picture.height, (name, text)
-            for other in found[index + 1 :]:
-                if other[0] >= right:
-                    break
-                assert other[1] >= bottom or other[3] <= top, (name, text, other[4])
+        try:
+            check_picture(picture)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from error
 
 
-def test_texts_lie_within_their_boxes():
-    for name, picture in pictures():
-        frames = [shape for shape in picture.shapes if isinstance(shape, Box)]
-        for left, top, right, bottom, text in boxes(picture):
-            for frame in frames:
-                is_apart = right <= frame.x or left >= frame.x + frame.width or bottom <= frame.y or top >= frame.y + frame.height
-                is_within = left >= frame.x and right <= frame.x + frame.width and top >= frame.y and bottom <= frame.y + frame.height
-                assert is_apart or is_within, (name, text)
-
-
-def test_no_line_runs_through_a_text():
-    for name, picture in pictures():
-        texts = boxes(picture)
-        for shape in picture.shapes:
-            if not isinstance(shape, Path):
-                continue
-            for (x0, y0), (x1, y1) in zip(shape.points, shape.points[1:]):
-                for left, top, right, bottom, text in texts:
-                    if max(x0, x1) <= left or min(x0, x1) >= right or max(y0, y1) <= top or min(y0, y1) >= bottom:
-                        continue
-                    assert not crosses((x0, y0), (x1, y1), left, top, right, bottom), (name, text)
-
-
-def crosses(a, b, left, top, right, bottom) -> bool:
-    """Whether a line has a point within a rectangle (Liang and Barsky)."""
-    (x0, y0), (x1, y1) = a, b
-    low, high = 0.0, 1.0
-    for p, q in ((x0 - x1, x0 - left), (x1 - x0, right - x0), (y0 - y1, y0 - top), (y1 - y0, bottom - y0)):
-        if p == 0:
-            if q <= 0:
-                return False
-        elif p < 0:
-            low = max(low, q / p)
-        else:
-            high = min(high, q / p)
-    return high - low > 1e-6
-
-
-def test_every_number_stands_in_the_words_too():
-    for name, picture in pictures():
-        words = set(re.findall(r"[^\s,;()]+", picture.text))
-        for *_, text in boxes(picture):
-            for part in re.findall(r"[^\s,;()]+", text):
-                if any(c.isdigit() for c in part):
-                    assert part in words or part.rstrip(":") in {w.rstrip(":") for w in words}, (name, text, part)
-
-
-def test_svg_is_xml_of_harmless_elements_and_stable():
-    for _, picture in pictures():
-        root = ElementTree.fromstring(picture.to_svg())
-        assert {element.tag.rpartition("}")[2] for element in root.iter()} <= {"svg", "title", "desc", "rect", "polyline", "polygon", "text"}
+def test_equal_runs_give_equal_bytes():
     runs = case("diamond")
     again = tuple(JudgedRun(run.run, run.verdicts, run.gradient, run.value) for run in runs)
     first, second = graph_picture(runs, "model"), graph_picture(again, "model")
@@ -257,6 +109,22 @@ def test_an_overwritten_contribution_names_what_overwrote_it():
     picture = graph_picture((run,), "model")
     by = run.verdicts[0].contributions[0].by
     assert "\u2298 = 3" in labels(picture) and f"line {by.line} of assign" in labels(picture) and "\u2298 overwritten" in labels(picture)
+
+
+def test_a_value_that_was_overwritten_is_told_of_and_blamed():
+    found = labels(graph_picture(case("in place"), "model"))
+    assert {"value 4", "overwritten by 40", "\u2298 clobbered", "value of y overwritten:"} <= set(found)
+    assert found[found.index("value of y overwritten:") + 1].startswith("line ") and found.count("overwritten by 40") == 1
+    assert not any(text.startswith("overwritten by") for text in labels(graph_picture(case("steps"), "model"))), "an update is none"
+
+
+def test_many_parameters_stand_in_several_rows():
+    events = [Event(i, "alloc", str(i), chain=(str(i),), after=1.5) for i in range(30)]
+    events += [Event(30 + i, "overwrite", str(i), "backward", field="grad", chain=(str(i),), before=0.0, delta=0.123456, after=0.123456, edge="unknown") for i in range(30)]
+    run = JudgedRun(Run("llvm", "reference", trace=Trace(tuple(events), names={str(i): f"weight{i}" for i in range(30)})), ())
+    picture = graph_picture((run,))
+    names = [shape for shape in picture.shapes if isinstance(shape, Label) and shape.text.startswith("weight")]
+    assert len(names) == 30 and len({shape.y for shape in names}) == 4 and picture.width < 1300
 
 
 def test_an_array_is_one_node():

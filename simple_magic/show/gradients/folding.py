@@ -1,8 +1,8 @@
 """Which nodes of a large graph are drawn, and what stands for the others.
 
-Equal and all-ok parts fold, each connected part into one. A node with a problem never folds as long as there is room, nor do its neighbours. If there are
-more problems than a picture can show, the first ones stay: where the verdicts say it started and where it first showed, then in the order of the run;
-what folds then is counted by kind and said to be a problem.
+Equal and all-ok parts fold, each connected part into one, apart from what lies before and behind the next drawn nodes. A node with a problem never folds
+as long as there is room, nor do its neighbours. If there are more problems than a picture can show, the first ones stay: where the verdicts say it started
+and where it first showed, then in the order of the run; what folds then is counted by kind and said to be a problem.
 """
 
 from __future__ import annotations

@@ -22,7 +22,26 @@ from ..layers import Layout, layered
 from ..picture import FAINT, INK, Box, Label, Path, Picture, Shape, shorten, text_width
 from .folding import Fold, Shown, folded
 from .marks import FATES, VERDICTS, Mark
-from .parts import CONSTANT, ITSELF, NOWHERE, OLDER, SEED, STUBS, DeadCopy, Flow, Numbers, Reading, apart, first_difference, gradient_text, is_array, node_of, number, read
+from .parts import (
+    CONSTANT,
+    ITSELF,
+    NOWHERE,
+    OLDER,
+    SEED,
+    STUBS,
+    DeadCopy,
+    Flow,
+    Numbers,
+    Reading,
+    apart,
+    counted,
+    first_difference,
+    gradient_text,
+    is_array,
+    node_of,
+    number,
+    read,
+)
 
 SIZE, SMALL = 11, 10
 ROW, SMALL_ROW = 15, 13
@@ -31,6 +50,8 @@ MARGIN, GUTTER = 16, 40
 GAP_ACROSS, GAP_DOWN = 14, 20
 WIDEST = 2600
 """Runs that do not fit beside each other in this width stand under each other."""
+WIDE_ROW = 1200
+"""Nodes that pass nothing on stand in several rows if one would be wider than this."""
 WRAP = 26
 """Characters in a line that names an instruction."""
 MOST_ALONE, MOST_COPIES = 3, 3
@@ -228,6 +249,8 @@ def _node_box(reading: Reading, readings: Sequence[Reading], node: str, flows: S
     lines = [heading]
     if node in reading.values:
         lines.append(f"value {number(reading.values[node])}")
+    if node in reading.changed:
+        lines.append(f"overwritten by {number(reading.changed[node])}")
     gradient = reading.gradient(node)
     others = [r.gradient(node) for r in readings]
     differs = [first_difference(gradient, other) for other in others]
@@ -246,7 +269,7 @@ def _node_box(reading: Reading, readings: Sequence[Reading], node: str, flows: S
     for each, count in sorted(counts.items(), key=lambda item: tuple(VERDICTS).index(item[0])):
         lines.append(VERDICTS[each].text if len(verdicts) == 1 else f"{VERDICTS[each].glyph} {count} of {len(verdicts)} {each}")
     for v in verdicts[:1]:
-        lines += _shared_memory(v, node, readings)
+        lines += _because(reading, v, node)
     return _Text(tuple(lines), mark, frozenset({0, *range(first_mark, len(lines))}), frozenset(range(first_mark + is_different, len(lines))),
                  hint="; ".join(v.sentence for v in verdicts[:3]))  # fmt: skip
 
@@ -267,25 +290,26 @@ def _gradient_lines(gradient: Numbers, others: Sequence[Numbers], is_different: 
     return [f"gradient {texts[0]}" if texts[0] != number(got) else shown, f"wanted {texts[1]}"]
 
 
-def _shared_memory(verdict: Verdict, node: str, readings: Sequence[Reading]) -> list[str]:
-    """Return the lines that say with whom a parameter shares its gradient, if that is why it is doubled."""
-    event = verdict.symptom
-    if verdict.word != "doubled" or event is None or event.original == node:
-        return []
-    known = next((r for r in readings if event.original in r.names), readings[0])
-    return [f"shares memory with {_title(known, event.original, 24)}:", *_wrapped(place(event))]
+def _because(reading: Reading, verdict: Verdict, node: str) -> list[str]:
+    """Return the lines that say what another node did to a parameter: shared its memory, or lost its value before backward was done with it."""
+    shared, erased = verdict.symptom, verdict.cause
+    if verdict.word == "doubled" and shared is not None and shared.original != node:
+        return [f"shares memory with {_title(reading, shared.original, 24)}:", *_wrapped(place(shared))]
+    if verdict.word == "clobbered" and erased is not None and erased.field == reading.run.value:
+        return [f"value of {_title(reading, erased.original, 24)} overwritten:", *_wrapped(place(erased))]
+    return []
 
 
 def _fold_box(reading: Reading, readings: Sequence[Reading], fold: Fold, by_target: Mapping[str, Sequence[Flow]]) -> _Text:
     members = fold.members
-    nodes = _count(len(members), "node")
+    nodes = counted(len(members), "node")
     flows = [flow for member in members for flow in by_target.get(member, ())]
     if fold.problems:
         kinds = Counter(_kind(reading, member, by_target.get(member, ())) for member in members)
         lines = [f"{len(members)} more node{'s' * (len(members) > 1)}, not drawn"]
         lines += [f"{count} {word}" for word, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))]
         fates = Counter(flow.fate for flow in flows)
-        lines += [f"{FATES[fate].glyph} {_count(count, 'contribution')} {FATES[fate].word}" for fate, count in sorted(fates.items()) if fate != LANDED]
+        lines += [f"{FATES[fate].glyph} {counted(count, 'contribution')} {FATES[fate].word}" for fate, count in sorted(fates.items()) if fate != LANDED]
         return _Text((*lines, "see the table and the trace"), DIFFERENT if set(kinds) == {OK_HERE} else FATES[LOST], frozenset({0}))
     if not flows and not any(by_target.get(m) for m in members) and not any(m in r.verdicts for r in readings for m in members):
         return _Text((nodes, "without a contribution"), Mark("", "", FAINT, "#ffffff"), frozenset({0}))
@@ -295,9 +319,9 @@ def _fold_box(reading: Reading, readings: Sequence[Reading], fold: Fold, by_targ
         lines += ["gradients from", f"{number(min(known))} to {number(max(known))}"]
     judged = sum(member in reading.verdicts for member in members)
     if judged:
-        lines.append(f"{VERDICTS['ok'].glyph} {_count(judged, 'parameter')} ok")
+        lines.append(f"{VERDICTS['ok'].glyph} {counted(judged, 'parameter')} ok")
     if flows:
-        lines.append(f"{FATES[LANDED].glyph} {_count(len(flows), 'contribution')} landed")
+        lines.append(f"{FATES[LANDED].glyph} {counted(len(flows), 'contribution')} landed")
     return _Text(tuple(lines), Mark("", "", FAINT, "#f4f4f4"), frozenset({0}))
 
 
@@ -321,7 +345,7 @@ def _copies(copies: Sequence[DeadCopy], flows: Sequence[Flow]) -> list[_Copy]:
     if rest:
         objects = tuple(c.object for c in rest)
         lost = sum(f.copy in set(objects) for f in flows)
-        lines = [f"{len(rest)} more dead copies", f"hold {_count(lost, 'lost contribution')}", "see the table and the trace"]
+        lines = [f"{len(rest)} more dead copies", f"hold {counted(lost, 'lost contribution')}", "see the table and the trace"]
         found.append(_Copy(tuple(_wrapped("copied likewise, first: " + rest[0].origin)), _Text(tuple(lines), mark, frozenset({0})), objects))
     return found
 
@@ -343,15 +367,21 @@ def _pill(flows: tuple[Flow, ...], stub: str) -> _Pill:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Return a text in lines of at most WRAP characters, broken at blanks and after colons; what is longer without a blank ends in an ellipsis."""
+    """Return the words that name an instruction in short lines, broken after colons too."""
+    parts = re.split(r"(?<=:) ", text)
+    return [line for part in parts for line in _filled(re.findall(r"time \d+|\S+", part), WRAP)] or [""]
+
+
+def _filled(words: Sequence[str], most: int) -> list[str]:
+    """Return words in lines of at most `most` characters; a longer word ends in an ellipsis."""
     lines: list[str] = []
-    for word in re.findall(r"time \d+|\S+", text):
-        word = shorten(word, WRAP)
-        if lines and not lines[-1].endswith(":") and len(lines[-1]) + 1 + len(word) <= WRAP:
+    for word in words:
+        word = shorten(word, most)
+        if lines and len(lines[-1]) + 1 + len(word) <= most:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return lines or [""]
+    return lines
 
 
 # The layout
@@ -396,8 +426,12 @@ class _Plan:
                 pairs.append((key[0], key))
             edges[key, False] = len(pairs)
             pairs.append((key, key[1]))
-        layout = _mirrored(layered([*names, *keys], pairs, {item: (h, w) for item, (w, h) in cell.items()}, gap_x=GAP_DOWN, gap_y=GAP_ACROSS,
-                                   longest_bent=len(cell)))  # fmt: skip
+        items, sizes = [*names, *keys], {item: (h, w) for item, (w, h) in cell.items()}
+        layout = layered(items, pairs, sizes, gap_x=GAP_DOWN, gap_y=GAP_ACROSS, longest_bent=len(cell))
+        more = _in_more_rows(layout, names, keys, cell)
+        if more:
+            layout = layered(items, [*pairs, *more], sizes, gap_x=GAP_DOWN, gap_y=GAP_ACROSS, longest_bent=len(cell))
+        layout = _mirrored(layout)
         rows: dict[float, tuple[float, float]] = {}
         for item, (y, _) in layout.centres.items():
             half = cell[item][1] / 2
@@ -416,6 +450,25 @@ class _Plan:
 
     def bends(self, key: Key, is_upper: bool) -> list[tuple[float, float]]:
         return [(x, y) for y, x in self.layout.bends[self.edges[key, is_upper]]]
+
+
+def _in_more_rows(layout: Layout[str | Key], names: Sequence[str], keys: Sequence[Key],
+                  cell: Mapping[str | Key, tuple[float, float]]) -> list[tuple[str, str | Key]]:  # fmt: skip
+    """Return edges that are not drawn, by which those nodes of a row that pass nothing on stand in several rows if one would be too wide."""
+    sources = {key[0] for key in keys}
+    rows: dict[float, list[str]] = defaultdict(list)
+    for name in names:
+        if name not in sources:
+            rows[layout.centres[name][0]].append(name)
+    pushed: list[tuple[str, str | Key]] = []
+    for row in rows.values():
+        width = sum(cell[name][0] + GAP_ACROSS for name in row)
+        count = math.ceil(len(row) / math.ceil(width / WIDE_ROW))
+        row.sort(key=lambda name: layout.centres[name][1], reverse=True)
+        for i, name in enumerate(row[count:], count):
+            above = row[i - count]
+            pushed += [(above, key) for key in keys if key[1] == name] or [(above, name)]
+    return pushed
 
 
 def _mirrored(layout: Layout[str | Key]) -> Layout[str | Key]:
@@ -471,7 +524,8 @@ class _Drawing:
                 y += SMALL_ROW
             y += 4
             middle = y + copy.text.height / 2
-            self.path([(right, top + 12), (right + 14, top + 12), (right + 14, middle), (right + 30, middle)], Mark("", "", FAINT, "none", "2 2"), True, copy.text.lines[0])
+            way = [(right, top + 12), (right + 14, top + 12), (right + 14, middle), (right + 30, middle)]
+            self.path(way, Mark("", "", FAINT, "none", "2 2"), True, copy.text.lines[0])
             self.frame(copy.text, right + 30, y, copy.text.width, copy.text.height)
             y += copy.text.height + 8
 
@@ -575,15 +629,7 @@ def _drawn(title: str, description: str, panels: Sequence[_Panel], plan: _Plan, 
 
 def _long(line: str, width: float) -> list[str]:
     """Return a note in lines that fit into a width."""
-    most = max(40, int(width / text_width("x", SIZE)))
-    lines: list[str] = []
-    for word in line.split():
-        word = shorten(word, most)
-        if lines and len(lines[-1]) + 1 + len(word) <= most:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
+    return _filled(line.split(), max(40, int(width / text_width("x", SIZE))))
 
 
 # The legend
@@ -642,10 +688,6 @@ def _legend(panels: Sequence[_Panel], left: float, top: float, width: float) -> 
 # In words
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" + "s" * (count != 1)
-
-
 def _event_line(flow: Flow) -> str:
     where = f"event {flow.event.time}, {place(flow.event)}"
     by = flow.parts[0].by
@@ -692,5 +734,6 @@ def _description(readings: Sequence[Reading], shown: Shown) -> str:
         parts.append(f"{reading.run.name}: {words or 'no verdicts'}." + "".join(f" {reason}." for reason in reasons))
     for fold in shown.folds:
         kinds = ", ".join(f"{count} {word}" for word, count in sorted(fold.problems.items(), key=lambda item: (-item[1], item[0])))
-        parts.append(f"Not drawn: {_count(len(fold.members), 'node')}" + (f" with problems ({kinds}); see the table and the trace." if kinds else " without a problem."))
+        what = f" with problems ({kinds}); see the table and the trace." if kinds else " without a problem."
+        parts.append(f"Not drawn: {counted(len(fold.members), 'node')}{what}")
     return "\n".join(parts)

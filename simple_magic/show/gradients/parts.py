@@ -49,7 +49,7 @@ class Flow:
         events = [part.event for part in self.parts]
         if events[0].element is None or (len(events) == 1 and events[0].element == 0):
             return amount(events[0])
-        return f"{_count(len(events), 'element')}, norm {number(norm(brought(e) for e in events))}"
+        return f"{counted(len(events), 'element')}, norm {number(norm(brought(e) for e in events))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ class Reading:
     homes: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
+    changed: dict[str, float] = field(default_factory=dict)
+    """What a value was overwritten with before the gradients were read."""
     flows: list[Flow] = field(default_factory=list)
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     copies: dict[str, list[DeadCopy]] = field(default_factory=dict)
@@ -134,8 +136,9 @@ def read(run: JudgedRun) -> Reading:
             if event.after is not None:
                 found.values[event.object] = event.after
     for event in replayed.value_writes:
-        if event.element is None and event.after is not None and event.object == found.homes.get(event.original, event.original):
-            found.values[event.original] = event.after
+        is_here = event.element is None and event.object == found.homes.get(event.original, event.original)
+        if is_here and event.after is not None and event.phase != "update" and event.before != event.after:
+            found.changed[event.original] = event.after
     owners = {name: node for node, name in found.names.items()}
     for verdict in run.verdicts:
         name, _ = _parted(verdict.parameter)
@@ -271,5 +274,6 @@ def first_difference(a: Numbers, b: Numbers) -> tuple[bool, int | None]:
     return False, None
 
 
-def _count(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """Return "1 node", "2 nodes"."""
     return f"{count} {what}" + "s" * (count != 1)

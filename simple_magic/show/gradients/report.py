@@ -108,7 +108,7 @@ class GradientReport:
     def graph(self) -> Picture:
         from .graph import graph_picture
 
-        return graph_picture(self.judged)
+        return graph_picture(self.judged, self.experiment.model)
 
     def timeline(self) -> Picture:
         from .timeline import timeline_picture
