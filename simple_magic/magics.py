@@ -538,7 +538,8 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     if shell.Completer is not None:
         variables = lambda: [name for name in shell.user_ns if not name.startswith("_")]  # noqa: E731
-        magics.matcher = matcher(Completions(magics.manager, SUBCOMMANDS, magics.simple_jit.parser, variables))
+        parsers = {"simple_jit": magics.simple_jit.parser, "simple_grad": magics.simple_grad.parser}
+        magics.matcher = matcher(Completions(magics.manager, SUBCOMMANDS, parsers, variables))
         shell.Completer.custom_matchers.append(magics.matcher)
 
 

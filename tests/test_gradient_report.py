@@ -16,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from simple_magic import MirError, gradient_experiment
 from simple_magic.__main__ import main
 from simple_magic.autograd.events import load_trace
-from simple_magic.autograd.judging import Judgement
+from simple_magic.autograd.judging import PROBE, Judgement
 from simple_magic.magics import ExpectationError
 from simple_magic.show.gradients.curves import curves_picture, loss_table, shown_steps, value_table
 from simple_magic.show.gradients.options import call_inputs, split_call
@@ -79,6 +79,18 @@ def test_the_text_names_the_first_cause_and_the_first_symptom_with_their_instruc
     assert "interpreter/value: first cause: event " in text and "product = call Value.mul(x, y)  (here y was passed as an argument)" in text
     assert "first symptom" in text and "set_field self, grad, total" in text
     assert "negative controls: 6 of 6" in text
+
+
+def test_a_wrong_rule_has_a_symptom_and_no_cause():
+    report = gradient_experiment(PROBE, "probe", {"x": 3.0, "y": 4.0}, node="Probe", backward="Probe.backward_broken",
+                                 runs=[("interpreter", "reference"), ("interpreter", "value")], controls=False)  # fmt: skip
+    first, _ = report.to_json()["runs"]
+    assert first["first_cause"] is None and first["first_symptom"]["function"] == "Probe.backward_by"
+    lines = [line for line in report.first_text().split("\n") if line.startswith("interpreter/reference")]
+    assert [line.split(": ")[1] for line in lines] == ["first symptom"]
+    timeline, divergence = report.timeline().text, report.divergence().text
+    assert (timeline.count("first cause: event"), timeline.count("first symptom: event")) == (1, 2)
+    assert "first symptom in interpreter/reference" in divergence and "first cause in" not in divergence
 
 
 def test_a_report_without_its_controls_is_void(report):

@@ -57,11 +57,12 @@ def _rate(word: str) -> float:
         raise ValueError(f"a rate is a number such as 0.1; got {word}") from None
 
 
+BACKEND_LIST = {"type": option(_choices(tuple(BACKENDS), "back end"))}
 read_words = _choices(WORDS, "verdict")
 read_fail_on = _choices((*WORDS, "any"), "verdict")
 OPTIONS: tuple[tuple[tuple[str, ...], dict], ...] = (
     (("--runs",), {"type": option(_pairs), "help": "Which runs: BACKEND/MODEL,...; default: interpreter/value,llvm/reference."}),
-    (("--backends",), {"type": option(_choices(tuple(BACKENDS), "back end")), "help": "Back ends; each runs under each of --models."}),
+    (("--backends",), {**BACKEND_LIST, "help": "Back ends; each runs under each of --models."}),
     (("--models",), {"type": option(_choices(tuple(MODELS), "semantics model")), "help": "Semantics models: which instructions copy."}),
     (("--steps",), {"type": option(_count), "default": 0, "help": "Train: so many steps of gradient descent."}),
     (("--lr",), {"type": option(_rate), "default": 0.1, "help": "The rate of the descent; default: 0.1."}),

@@ -176,7 +176,8 @@ class GradientReport:
         for run in self.judged:
             first = self.judgement.first(run.run.backend, run.run.semantics)
             for what, event in zip(("first cause", "first symptom"), first):
-                lines.append(f"{run.name}: {what}: event {event.time}, {place(event)}: {event.instruction}{_why(event)}")
+                if event is not None:
+                    lines.append(f"{run.name}: {what}: event {event.time}, {place(event)}: {event.instruction}{_why(event)}")
         return "\n".join(lines)
 
     def notes(self) -> list[str]:
@@ -245,11 +246,11 @@ class GradientReport:
 
     def _run_json(self, judged: JudgedRun) -> dict[str, object]:
         run = judged.run
-        first = dict(zip(("first_cause", "first_symptom"), self.judgement.first(run.backend, run.semantics)))
+        cause, symptom = self.judgement.first(run.backend, run.semantics)
         return {"backend": run.backend, "semantics": run.semantics, "losses": run.losses, "gradients": run.gradients, "history": run.history,
                 "values": run.values, "trap": _trap_json(run.trap), "is_faithful": run.is_faithful, "note": run.note,
                 "events": len(run.trace.events) if run.trace else 0, "dropped": run.trace.dropped if run.trace else 0,
-                "first_cause": _event_json(first.get("first_cause")), "first_symptom": _event_json(first.get("first_symptom")),
+                "first_cause": _event_json(cause), "first_symptom": _event_json(symptom),
                 "verdicts": [_verdict_json(v) for v in judged.verdicts]}  # fmt: skip
 
     def save_traces(self, folder: str | Path) -> list[Path]:
