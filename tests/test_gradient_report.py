@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -19,6 +20,7 @@ from simple_magic.autograd.judging import PROBE, Judgement
 from simple_magic.magics import ExpectationError
 from simple_magic.show.gradients.curves import curves_picture, loss_table, shown_steps, value_table
 from simple_magic.show.gradients.options import call_inputs, split_call
+from simple_magic.show.gradients.report import SECTIONS
 
 MODEL = """
 fn model(x: Value, y: Value) -> Value:
@@ -166,7 +168,7 @@ def test_losses_at_the_steps_that_tell(training):
     assert shown_steps(26) == (0, 1, 2, 5, 10, 20, 25) and shown_steps(1) == (0,) and shown_steps(0) == ()
     rows = {row[0]: row[1:] for row in loss_table(training.judged).rows}
     assert rows["interpreter/value"] == ("9",) * 7
-    assert rows["llvm/reference"][:4] == ("9", "2.25", "0.5625", "0.00878906")
+    assert rows["llvm/reference"][:4] == ("9", "2.25", "0.5625", "0.0087890625")
     assert dict(row[:2] for row in value_table(training.judged).rows) == {"x": "3"}
 
 
@@ -202,6 +204,7 @@ def test_curves_of_any_losses(training, losses):
 def shell():
     made = InteractiveShell()
     made.run_line_magic("load_ext", "simple_magic")
+    made.user_ns["twice"] = {"x": 1.0}
     yield made
     made.run_line_magic("unload_ext", "simple_magic")
 
@@ -230,12 +233,14 @@ def test_lines_count_as_the_editor_does(shell):
 def test_a_line_takes_what_the_notebook_has_defined_and_its_variables(shell):
     shell.run_cell_magic("simple_jit", "--use autograd", SQUARE.replace("square", "squared"))
     shell.user_ns["start"] = 5.0
-    found = shell.run_line_magic("simple_grad", "squared(x=start) --runs cranelift/contract --expect ok")
-    assert found.runs[0].gradients == {"x": 10.0}
+    shell.user_ns["inputs"] = {"x": np.float64(5.0)}
+    for call in ("squared(x=start)", "squared(**inputs)"):
+        found = shell.run_line_magic("simple_grad", f"{call} --runs cranelift/contract --expect ok")
+        assert found.runs[0].gradients == {"x": 10.0}
 
 
 @pytest.mark.parametrize(("line", "message"), [
-    ("", "name the model and its inputs"), ("--steps 3", "name the model"), ("model(3.0, 4.0)", "name every input"), ("model(x=3.0, **more)", "name every input"),
+    ("", "name the model and its inputs"), ("--steps 3", "name the model"), ("model(3.0, 4.0)", "name every input"), ("model(x=3.0, **more)", "no variable of this name holds a dict"), ("model(x=1.0, **twice)", "input x is given twice"),
     ("model(x=3.0)", "missing: y"), ("model(x=3.0, y=4.0, z=1.0)", "unknown: z"), ("model(x=3.0, y=nobody)", "no variable is named nobody"),
     ("model(x=3.0, y=1+)", "is no call"), ("model(x=3.0, y=4.0) --runs llvm", "is no run"), ("model(x=3.0, y=4.0) --models values", "is no semantics model"),
     ("model(x=3.0, y=4.0) --show all", "is no section"), ("model(x=3.0, y=4.0) --steps -1", "number of steps"), ("model(x=3.0, y=4.0) -o print", "a name of Python"),
@@ -309,3 +314,28 @@ def test_wrong_inputs_of_the_command_are_one_sentence(file, capsys, words, messa
     assert main(["grad", file, "model", *words]) == 1
     found = capsys.readouterr()
     assert message in found.err and found.out == "" and "Traceback" not in found.err
+
+
+def test_a_display_has_every_form_and_png_on_request(report, training):
+    found = report._repr_mimebundle_()
+    assert list(found) == ["text/plain", "text/html", "image/svg+xml"]
+    assert report._repr_mimebundle_(include={"image/png"})["image/png"][:4] == b"\x89PNG"
+    for seen in (report, training):
+        page = seen._repr_mimebundle_()["text/html"]
+        assert page.count("<svg") == page.count("</svg>") >= 4 and "<script" not in page and "<style" not in page
+        assert ElementTree.fromstring(f"<p>{page}</p>".replace("<br>", "<br/>")) is not None
+    assert training.hero().title.startswith("loss over 25 steps") and report.hero().title.startswith("Gradients of model")
+
+
+def test_every_section_can_be_shown(report):
+    for section in SECTIONS:
+        shown = replace(report, sections=(section,))
+        assert repr(getattr(report, section)()) in repr(shown) and shown._repr_mimebundle_()["text/html"]
+    with pytest.raises(ValueError, match="no parameter is named z; there is: x, y"):
+        report.memory("z")
+
+
+def test_hostile_names_are_escaped_everywhere(tmp_path):
+    hostile = 'fn f(x: Value) -> Value:\nentry:\n  assert false, "<img src=x onerror=alert(1)>"\n  ret x\n'
+    found = gradient_experiment(hostile, "f", {"x": 1.0}, controls=False)
+    assert "<img" not in found._repr_mimebundle_()["text/html"] and "<img" not in found.to_html()

@@ -29,11 +29,12 @@ def frames(picture) -> list[str]:
 
 
 def test_a_lost_gradient_is_a_copy_a_write_and_a_death():
-    run = case("diamond")[0]
+    run = case("lost")[0]
     picture = memory_picture(run, "x")
     verdict = next(v for v in run.verdicts if v.parameter == "x")
     assert [f[:12].rstrip(": ") for f in frames(picture)] == ["1  the copy", "2  the write", "3  the death"]
     first, written = verdict.chain[0], verdict.contributions[0].event
+    assert written.after == 6.0
     assert f"event {first.time}, " in picture.text and first.instruction in picture.text
     assert f"copy {written.object}" in picture.text and f"gradient 0 becomes {written.after:.6g}" in picture.text
     assert f"gradient {written.after:.6g}, gone" in picture.text, "the copy dies with what was written into it"

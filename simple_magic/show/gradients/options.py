@@ -110,19 +110,36 @@ def split_call(line: str) -> tuple[str, ast.Call | None, str]:
 
 
 def call_inputs(call: ast.Call | None, variables: Mapping[str, object]) -> dict[str, object]:
-    """Return the inputs of a call: literals, or names of variables that hold numbers. Raises: ValueError."""
+    """Return the inputs of a call: literals, or names of variables that hold numbers; `**start`: all of a variable that is a dict. Raises: ValueError."""
     if call is None:
         return {}
-    if call.args or any(k.arg is None for k in call.keywords):
+    if call.args:
         raise ValueError("name every input: model(x=3.0, y=4.0)")
-    return {k.arg: _input(k.value, variables) for k in call.keywords if k.arg}
+    found: dict[str, object] = {}
+    for keyword in call.keywords:
+        more = {keyword.arg: _input(keyword.value, variables)} if keyword.arg else _dict(keyword.value, variables)
+        twice = sorted(set(more) & set(found))
+        if twice:
+            raise ValueError(f"input {twice[0]} is given twice")
+        found.update(more)
+    return found
+
+
+def _dict(node: ast.expr, variables: Mapping[str, object]) -> dict[str, object]:
+    value = variables.get(node.id) if isinstance(node, ast.Name) else None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"**{ast.unparse(node)}: no variable of this name holds a dict of inputs")
+    return {str(name): _plain(number) for name, number in value.items()}
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _input(node: ast.expr, variables: Mapping[str, object]) -> object:
     text = ast.unparse(node)
     if isinstance(node, ast.Name) and node.id in variables:
-        value = variables[node.id]
-        return value.tolist() if hasattr(value, "tolist") else value
+        return _plain(variables[node.id])
     try:
         return literal(text)
     except ValueError:

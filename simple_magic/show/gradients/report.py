@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
@@ -224,9 +224,13 @@ class GradientReport:
         """Return the report as a page that needs nothing else."""
         return f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(self.title)}</title><body style="font-family:sans-serif">{self._html()}</body></html>\n'
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
+    def _repr_mimebundle_(self, include: Container[str] | None = None, exclude: Container[str] | None = None) -> dict[str, object]:
+        """Return every form that was asked for; without a wish all but PNG, which would make a saved notebook five times as large."""
         hero = self.hero()
-        return {"text/plain": repr(self), "text/html": self._html(), "image/svg+xml": hero.to_svg(), "image/png": hero.to_png()}
+        forms = {"text/plain": self.__repr__, "text/html": self._html, "image/svg+xml": hero.to_svg}
+        if include and "image/png" in include:
+            forms["image/png"] = hero.to_png  # type: ignore[assignment]
+        return {kind: make() for kind, make in forms.items() if (not include or kind in include) and kind not in (exclude or ())}
 
     def _html(self) -> str:
         parts = [f"<p><b>{escape(self.title)}</b></p>", "<p>" + "<br>".join(map(escape, self.answer.split("\n"))) + "</p>"]
@@ -234,9 +238,12 @@ class GradientReport:
             parts.append(f"<p><b>{escape(self.control_text)}</b></p>")
         if self.experiment.steps:
             parts += [self.curves().to_svg(), table_html(loss_table(self.judged))]
-        parts += [table_html(self.table()), *(pre_html(text) for text in (self.first_text(), "\n".join(self.notes())) if text), self.graph().to_svg()]
-        folded = ["timeline", "divergence", "memory"] + (["tests"] if dict(self.judgement.tests) else [])
-        parts += [_section_html(name, getattr(self, name)(), is_open=True) for name in self.sections if name not in ("table", "graph")]
+        parts += [table_html(self.table()), *(pre_html(text) for text in (self.first_text(), "\n".join(self.notes())) if text)]
+        if not self.experiment.steps:
+            parts.append(self.graph().to_svg())
+        shown = ("table", "curves") if self.experiment.steps else ("table", "graph")
+        folded = [*(["graph"] if self.experiment.steps else []), "timeline", "divergence", "memory", *(["tests"] if dict(self.judgement.tests) else [])]
+        parts += [_section_html(name, getattr(self, name)(), is_open=True) for name in self.sections if name not in shown]
         whys = "\n".join(log_lines(self.judged))
         parts.append(code_html("every verdict in one line", whys))
         if self.experiment.steps:
@@ -325,7 +332,7 @@ def _section_html(title: str, view: Picture | Table | Code, *, is_open: bool = F
 
 
 TITLES = {"timeline": "timeline: what was written when", "divergence": "where the first two runs part", "memory": "memory: the copy, the write, the death",
-          "curves": "losses"}  # fmt: skip
+          "curves": "losses", "graph": "graph: every contribution of the first step"}  # fmt: skip
 
 
 def _event_json(event: Event | None) -> dict | None:
