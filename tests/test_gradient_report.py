@@ -93,6 +93,43 @@ def test_a_wrong_rule_has_a_symptom_and_no_cause():
     assert "first symptom in interpreter/reference" in divergence and "first cause in" not in divergence
 
 
+def test_runs_that_are_alike_are_said_together_and_drawn_once():
+    report = gradient_experiment(MODEL, "model", {"x": 3.0, "y": 4.0}, backends=("interpreter", "cranelift"), models=("value", "reference"), controls=False)
+    assert report.alike == {"cranelift/value": "interpreter/value", "cranelift/reference": "interpreter/reference"}
+    assert [run.name for run in report.drawn] == ["interpreter/value", "interpreter/reference"]
+    assert report.answer.split("\n")[0] == "interpreter/value, cranelift/value: both gradients are \u2717 lost"
+    assert report.first_text().split("\n")[0].startswith("interpreter/value, cranelift/value: first cause: ")
+    assert "cranelift/value: the same as interpreter/value, event by event" in report.notes()
+    assert "cranelift" not in report.graph().text and len(report.table().rows) == 8
+
+
+def test_elements_with_the_same_words_are_one_row():
+    source = "fn model(a: Dense) -> Dense:\nentry:\n  r = call Dense.relu(a)\n  ret r\n"
+    report = gradient_experiment(source, "model", {"a": [1.0, 0.0, 2.0, 3.0, 0.0, 4.0, 5.0]}, node="Dense", runs=[("interpreter", "reference")], controls=False)
+    rows = [row[:4] for row in report.table().rows]
+    assert rows == [
+        ("a[0] and 4 more", "interpreter/reference", "\u2713 ok", "norm 2.23607"),
+        ("a[1]", "interpreter/reference", "\u2227 kink", "0"),
+        ("a[4]", "interpreter/reference", "\u2227 kink", "0"),
+    ]  # fmt: skip
+    assert report.table().rows[0][6] == "5 of 5"
+
+
+def test_numbers_that_look_alike_and_differ_are_shown_with_all_digits():
+    source = PROBE.replace("call Probe.backward_by(self, 1.0)", "call Probe.backward_by(self, 2.0000001)")
+    report = gradient_experiment(source, "probe", {"x": 3.0, "y": 4.0}, node="Probe", backward="Probe.backward_broken", runs=[("interpreter", "reference")],
+                                 controls=False)  # fmt: skip
+    assert [row[2:5] for row in report.table().rows] == [("\u2260 wrong", "6.0000003", "6.0"), ("\u2713 ok", "1", "1")]
+
+
+def test_the_table_blames_the_node_that_was_copied():
+    source = "fn model(a: Dense) -> Dense:\nentry:\n  c = call Dense.exp(a)\n  s = call Dense.sum(c)\n  ret s\n"
+    report = gradient_experiment(source, "model", {"a": [0.5]}, node="Dense", runs=[("interpreter", "value")], controls=False)
+    (verdict,) = report.judged[0].verdicts
+    assert verdict.word == "never-written" and verdict.cause.original == "1"
+    assert ": node 1 was " in report.table().rows[0][-1]
+
+
 def test_a_report_without_its_controls_is_void(report):
     bare = replace(report, judgement=Judgement(report.judgement.verdicts))
     assert bare.is_void and "VOID: the negative controls were not run" in repr(bare)
