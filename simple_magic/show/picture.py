@@ -20,8 +20,6 @@ CHARACTER = 0.602
 """Width of a character as a part of the font size."""
 LINE = 1.35
 """Height of a line as a part of the font size."""
-PALETTE = 128
-"""How many colours a PNG has: the few of a picture, and what smooths its edges."""
 BACKGROUND, INK, FAINT = "#ffffff", "#1b1b1b", "#595959"
 
 
@@ -103,24 +101,21 @@ class Picture:
         return "\n".join((*parts, "</svg>", ""))
 
     def to_png(self, scale: float = 2.0) -> bytes:
-        """Return the picture as PNG; `scale`: pixels per unit. It has a palette: notebooks keep every picture, and this takes a third of the room."""
+        """Return the picture as PNG; `scale`: pixels per unit."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from PIL import Image
 
         dots = 72.0
         figure = Figure(figsize=(self.width / dots, self.height / dots), dpi=dots * scale, facecolor=BACKGROUND)
-        canvas = FigureCanvasAgg(figure)
+        FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, self.width)
         axes.set_ylim(self.height, 0)
         axes.axis("off")
         for order, shape in enumerate(self.shapes):
             _draw(axes, shape, order)
-        canvas.draw()
         out = BytesIO()
-        drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-        drawn.convert("RGB").quantize(PALETTE).save(out, "png", optimize=True)
+        figure.savefig(out, format="png", dpi=dots * scale, facecolor=BACKGROUND, metadata={"Software": None})
         return out.getvalue()
 
     def __repr__(self) -> str:
