@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 FOLD_ABOVE = 60
 """Up to so many nodes a graph is drawn whole."""
-MANY_PROBLEMS = 40
+MANY_PROBLEMS = 16
 """Up to so many nodes with problems are all drawn."""
-FIRST_PROBLEMS = 14
+FIRST_PROBLEMS = 4
 """So many are drawn, with their neighbours, of more."""
+MOST_NEIGHBOURS = 4
+"""Of the first problems of many; a picture that no screen holds shows nothing."""
 MOST_LANDMARKS = 12
 """Of an all-ok graph the result and the parameters are drawn, if they are not more than this."""
 MOST_ALONE = 6
@@ -81,7 +83,7 @@ def _drawn(nodes: Sequence[str], near: Mapping[str, list[str]], problems: Mappin
     drawn = set(kept)
     for node in kept:
         for other in near.get(node, ()):
-            if len(problems) <= MANY_PROBLEMS or len(drawn) < FOLD_ABOVE // 2:
+            if len(problems) <= MANY_PROBLEMS or len(drawn) < FIRST_PROBLEMS + MOST_NEIGHBOURS:
                 drawn.add(other)
     return drawn
 

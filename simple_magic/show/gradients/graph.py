@@ -54,8 +54,8 @@ WIDE_ROW = 1200
 """Nodes that pass nothing on stand in several rows if one would be wider than this."""
 WRAP = 26
 """Characters in a line that names an instruction."""
-MOST_ALONE, MOST_COPIES = 3, 3
-"""So many contributions between the same two nodes, and dead copies of a node, are drawn one by one."""
+MOST_ALONE, MOST_COPIES, FEW_COPIES = 3, 3, 2
+"""So many contributions between the same two nodes, and dead copies of a node, are drawn one by one; of a graph with folds, fewer copies."""
 WORST = (LOST, STALE, ERASED, DOUBLED)
 DIFFERENT = Mark("differs", "\u2260", INK, "#ffffff")
 """The gradient is not the same in all runs of the picture."""
@@ -199,7 +199,7 @@ def _panel(reading: Reading, readings: Sequence[Reading], shown: Shown) -> _Pane
     for node in shown.nodes:
         panel.boxes[node] = _node_box(reading, readings, node, by_target[node])
         if node in reading.copies:
-            panel.copies[node] = _copies(reading.copies[node], by_target[node])
+            panel.copies[node] = _copies(reading.copies[node], by_target[node], FEW_COPIES if shown.folds else MOST_COPIES)
     for fold in shown.folds:
         panel.boxes[fold.name] = _fold_box(reading, readings, fold, by_target)
     groups: dict[tuple[str, str], list[Flow]] = defaultdict(list)
@@ -332,8 +332,8 @@ def _kind(reading: Reading, node: str, flows: Sequence[Flow]) -> str:
     return word if word not in ("", "ok") else FATES[bad].word if bad else OK_HERE
 
 
-def _copies(copies: Sequence[DeadCopy], flows: Sequence[Flow]) -> list[_Copy]:
-    alone = copies if len(copies) <= MOST_COPIES else copies[: MOST_COPIES - 1]
+def _copies(copies: Sequence[DeadCopy], flows: Sequence[Flow], most: int) -> list[_Copy]:
+    alone = copies if len(copies) <= most else copies[: most - 1]
     mark = FATES[LOST]
     found = []
     for copy in alone:
