@@ -181,10 +181,12 @@ def _read_flows(found: Reading) -> None:
 
 
 def _source(replayed: Replay, event: Event, node: str) -> str:
+    if event.phase == "seed":
+        return SEED
     if event.edge == UNKNOWN:
         return NOWHERE
     if event.edge == "":
-        return SEED if event.phase == "seed" else CONSTANT
+        return CONSTANT
     source = node_of(replayed, event.edge)
     return ITSELF if source == node else source
 
