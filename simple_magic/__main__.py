@@ -188,6 +188,21 @@ def _grad(options: argparse.Namespace) -> int:
     return 1 if report.is_void or failing else 0
 
 
+def _cases(options: argparse.Namespace) -> int:
+    from .autograd.case_runs import run_cases
+    from .execution.defaults import choose_backend
+    from .show.gradients.cases import agreement, case_table, mode_table
+    from .show.gradients.report import control_text
+
+    backends = tuple(dict.fromkeys(choose_backend(name)[0] for name in options.backends or ("interpreter", "auto")))
+    show_progress = sys.stderr.isatty()
+    found = run_cases(backends, progress=lambda name: print(f"\r\x1b[K{name}", end="", file=sys.stderr, flush=True) if show_progress else None)
+    if show_progress:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    print("\n\n".join([repr(mode_table(found)), *([repr(case_table(found))] if options.show_all else []), f"{agreement(found)}\n{control_text(found.controls)}"]))
+    return 0 if found.is_agreed and not found.is_void else 1
+
+
 def _fuzz(options: argparse.Namespace) -> int:
     from .fuzz import campaign, mutate
     from .fuzz.compare import EXECUTORS
@@ -269,12 +284,28 @@ def _add_grad(grad: argparse.ArgumentParser) -> None:
     grad.add_argument("--svg", help="write the graph (of a training: the losses) as SVG")
     grad.add_argument("--png", help="the same as PNG")
     grad.add_argument("--traces", help="write the trace of each run into this folder, as JSON lines")
+    grad.add_argument("--cases", action="store_true", help="instead of a file: run upstream's autograd cases in every mode; grad --cases --help tells more")
     for flags, settings in OPTIONS:
         grad.add_argument(*flags, **settings)
 
 
+def _cases_parser() -> argparse.ArgumentParser:
+    """Return the parser of `grad --cases`, which needs no file."""
+    from .show.gradients.options import BACKEND_LIST
+
+    cases = argparse.ArgumentParser(prog="python -m simple_magic grad --cases", description=(
+        "Run upstream's autograd cases in {interpreter, compiled} x {value, reference} x {gradients in the nodes, in a store}; takes about a minute."))  # fmt: skip
+    cases.add_argument("--cases", action="store_true", help=argparse.SUPPRESS)
+    cases.add_argument("--show-all", action="store_true", help="print each case, too")
+    cases.add_argument("--backends", **BACKEND_LIST, help="default: the interpreter and the best compiled one that is installed")
+    cases.set_defaults(action=_cases)
+    return cases
+
+
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     """Read the words of the command line. For `run`, options may stand before, between and after the arguments, which a program takes as they are."""
+    if words[:1] == ["grad"] and "--cases" in words:
+        return _cases_parser().parse_args(words[1:])
     if words[:1] != ["run"]:
         return parser().parse_args(words)
     return parser().parse_args(["run", *_options_first(words[1:])])

@@ -287,7 +287,7 @@ class SimpleMagics(Magics):
 
         The cell defines `fn model(x: Value, y: Value) -> Value` with the nodes of the library (`%%simple_jit --use autograd` shows them), or its own node
         class with its own backward. As a line, `%simple_grad model(x=3.0)`, it takes what the notebook has defined. Inputs are literals or names of notebook
-        variables.
+        variables; `model(**start)` takes them from a dict.
         Every run works on its own copy of the globals; what the cell defines is gone afterwards.
 
         Example:
@@ -538,7 +538,8 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     if shell.Completer is not None:
         variables = lambda: [name for name in shell.user_ns if not name.startswith("_")]  # noqa: E731
-        magics.matcher = matcher(Completions(magics.manager, SUBCOMMANDS, magics.simple_jit.parser, variables))
+        parsers = {"simple_jit": magics.simple_jit.parser, "simple_grad": magics.simple_grad.parser}
+        magics.matcher = matcher(Completions(magics.manager, SUBCOMMANDS, parsers, variables))
         shell.Completer.custom_matchers.append(magics.matcher)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from autograd_cases import CORE, EXTENDED, case_text, read_out
 
 from simple_magic import LocalExecutionManager
+from simple_magic.autograd.cases import ALL, CORE, EXTENDED, IN_NODES, IN_STORE, case_text, read_out
 from simple_magic.passes.semantics import MODELS
 
 BACKENDS = ("interpreter", "llvm", "cranelift")
@@ -85,7 +85,7 @@ entry:
 def manager():
     with LocalExecutionManager("interpreter") as em:
         em.use_library("autograd")
-        em.compile("\n".join(case_text(c) for c in (*CORE, *EXTENDED)))
+        em.compile("\n".join(case_text(c) for c in ALL))
         em.compile(SCALAR)
         yield em
 
@@ -98,10 +98,28 @@ def test_there_are_22_core_cases():
 @pytest.mark.parametrize("semantics", ("reference", "contract"))
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_upstream_specs_are_right_where_classes_are_shared(manager, backend, semantics):
-    for case in (*CORE, *EXTENDED):
+    for case in ALL:
         got = read_out(manager.execute(f"case_{case.name}", backend=backend, semantics=semantics), case)
         for found, (node, what, expected) in zip(got, case.reads, strict=True):
             assert found == pytest.approx(expected, rel=1e-12, abs=1e-15), (case.name, node, what)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dense_gradients_in_a_store_are_right_under_every_model(backend):
+    chosen = [c for c in ALL if c.name in ("matmul_2x3", "zero_grad", "no_grad", "diamond", "softmax_first", "mean")]
+    with LocalExecutionManager(backend, opt_level=0) as em:
+        em.use_library("autograd")
+        em.compile("\n".join(case_text(c, IN_STORE) for c in chosen))
+        for case in chosen:
+            for semantics in MODELS if backend == "interpreter" else ("value", "reference"):
+                got = read_out(em.execute(f"case_{case.name}", semantics=semantics), case)
+                assert got == [pytest.approx(wanted, rel=1e-12, abs=1e-15) for _, _, wanted in case.reads], (case.name, semantics)
+
+
+def test_a_case_keeps_its_gradients_where_it_says():
+    text = case_text(next(c for c in CORE if c.name == "zero_grad"), IN_STORE)
+    assert "call Dense.store_backward(r)" in text and "call Dense.store_zero_grad(x)" in text and "Dense.stored_gradient(x)" in text and ", grad" not in text
+    assert "Dense.store" not in case_text(CORE[0], IN_NODES)
 
 
 def expected(x, y):

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -15,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from simple_magic import MirError, gradient_experiment
 from simple_magic.__main__ import main
 from simple_magic.autograd.events import load_trace
-from simple_magic.autograd.judging import Judgement
+from simple_magic.autograd.judging import PROBE, Judgement
 from simple_magic.magics import ExpectationError
 from simple_magic.show.gradients.curves import curves_picture, loss_table, shown_steps, value_table
 from simple_magic.show.gradients.options import call_inputs, split_call
@@ -80,6 +81,55 @@ def test_the_text_names_the_first_cause_and_the_first_symptom_with_their_instruc
     assert "negative controls: 6 of 6" in text
 
 
+def test_a_wrong_rule_has_a_symptom_and_no_cause():
+    report = gradient_experiment(PROBE, "probe", {"x": 3.0, "y": 4.0}, node="Probe", backward="Probe.backward_broken",
+                                 runs=[("interpreter", "reference"), ("interpreter", "value")], controls=False)  # fmt: skip
+    first, _ = report.to_json()["runs"]
+    assert first["first_cause"] is None and first["first_symptom"]["function"] == "Probe.backward_by"
+    lines = [line for line in report.first_text().split("\n") if line.startswith("interpreter/reference")]
+    assert [line.split(": ")[1] for line in lines] == ["first symptom"]
+    timeline, divergence = report.timeline().text, report.divergence().text
+    assert (timeline.count("first cause: event"), timeline.count("first symptom: event")) == (1, 2)
+    assert "first symptom in interpreter/reference" in divergence and "first cause in" not in divergence
+
+
+def test_runs_that_are_alike_are_said_together_and_drawn_once():
+    report = gradient_experiment(MODEL, "model", {"x": 3.0, "y": 4.0}, backends=("interpreter", "cranelift"), models=("value", "reference"), controls=False)
+    assert report.alike == {"cranelift/value": "interpreter/value", "cranelift/reference": "interpreter/reference"}
+    assert [run.name for run in report.drawn] == ["interpreter/value", "interpreter/reference"]
+    assert report.answer.split("\n")[0] == "interpreter/value, cranelift/value: both gradients are \u2717 lost"
+    assert report.first_text().split("\n")[0].startswith("interpreter/value, cranelift/value: first cause: ")
+    assert "cranelift/value: the same as interpreter/value, event by event" in report.notes()
+    assert "cranelift" not in report.graph().text and len(report.table().rows) == 8
+
+
+def test_elements_with_the_same_words_are_one_row():
+    source = "fn model(a: Dense) -> Dense:\nentry:\n  r = call Dense.relu(a)\n  ret r\n"
+    report = gradient_experiment(source, "model", {"a": [1.0, 0.0, 2.0, 3.0, 0.0, 4.0, 5.0]}, node="Dense", runs=[("interpreter", "reference")], controls=False)
+    rows = [row[:4] for row in report.table().rows]
+    assert rows == [
+        ("a[0] and 4 more", "interpreter/reference", "\u2713 ok", "norm 2.23607"),
+        ("a[1]", "interpreter/reference", "\u2227 kink", "0"),
+        ("a[4]", "interpreter/reference", "\u2227 kink", "0"),
+    ]  # fmt: skip
+    assert report.table().rows[0][6] == "5 of 5"
+
+
+def test_numbers_that_look_alike_and_differ_are_shown_with_all_digits():
+    source = PROBE.replace("call Probe.backward_by(self, 1.0)", "call Probe.backward_by(self, 2.0000001)")
+    report = gradient_experiment(source, "probe", {"x": 3.0, "y": 4.0}, node="Probe", backward="Probe.backward_broken", runs=[("interpreter", "reference")],
+                                 controls=False)  # fmt: skip
+    assert [row[2:5] for row in report.table().rows] == [("\u2260 wrong", "6.0000003", "6.0"), ("\u2713 ok", "1", "1")]
+
+
+def test_the_table_blames_the_node_that_was_copied():
+    source = "fn model(a: Dense) -> Dense:\nentry:\n  c = call Dense.exp(a)\n  s = call Dense.sum(c)\n  ret s\n"
+    report = gradient_experiment(source, "model", {"a": [0.5]}, node="Dense", runs=[("interpreter", "value")], controls=False)
+    (verdict,) = report.judged[0].verdicts
+    assert verdict.word == "never-written" and verdict.cause.original == "1"
+    assert ": node 1 was " in report.table().rows[0][-1]
+
+
 def test_a_report_without_its_controls_is_void(report):
     bare = replace(report, judgement=Judgement(report.judgement.verdicts))
     assert bare.is_void and "VOID: the negative controls were not run" in repr(bare)
@@ -118,7 +168,7 @@ def test_losses_at_the_steps_that_tell(training):
     assert shown_steps(26) == (0, 1, 2, 5, 10, 20, 25) and shown_steps(1) == (0,) and shown_steps(0) == ()
     rows = {row[0]: row[1:] for row in loss_table(training.judged).rows}
     assert rows["interpreter/value"] == ("9",) * 7
-    assert rows["llvm/reference"][:4] == ("9", "2.25", "0.5625", "0.00878906")
+    assert rows["llvm/reference"][:4] == ("9", "2.25", "0.5625", "0.0087890625")
     assert dict(row[:2] for row in value_table(training.judged).rows) == {"x": "3"}
 
 
@@ -154,6 +204,7 @@ def test_curves_of_any_losses(training, losses):
 def shell():
     made = InteractiveShell()
     made.run_line_magic("load_ext", "simple_magic")
+    made.user_ns["twice"] = {"x": 1.0}
     yield made
     made.run_line_magic("unload_ext", "simple_magic")
 
@@ -182,12 +233,14 @@ def test_lines_count_as_the_editor_does(shell):
 def test_a_line_takes_what_the_notebook_has_defined_and_its_variables(shell):
     shell.run_cell_magic("simple_jit", "--use autograd", SQUARE.replace("square", "squared"))
     shell.user_ns["start"] = 5.0
-    found = shell.run_line_magic("simple_grad", "squared(x=start) --runs cranelift/contract --expect ok")
-    assert found.runs[0].gradients == {"x": 10.0}
+    shell.user_ns["inputs"] = {"x": np.float64(5.0)}
+    for call in ("squared(x=start)", "squared(**inputs)"):
+        found = shell.run_line_magic("simple_grad", f"{call} --runs cranelift/contract --expect ok")
+        assert found.runs[0].gradients == {"x": 10.0}
 
 
 @pytest.mark.parametrize(("line", "message"), [
-    ("", "name the model and its inputs"), ("--steps 3", "name the model"), ("model(3.0, 4.0)", "name every input"), ("model(x=3.0, **more)", "name every input"),
+    ("", "name the model and its inputs"), ("--steps 3", "name the model"), ("model(3.0, 4.0)", "name every input"), ("model(x=3.0, **more)", "no variable of this name holds a dict"), ("model(x=1.0, **twice)", "input x is given twice"),
     ("model(x=3.0)", "missing: y"), ("model(x=3.0, y=4.0, z=1.0)", "unknown: z"), ("model(x=3.0, y=nobody)", "no variable is named nobody"),
     ("model(x=3.0, y=1+)", "is no call"), ("model(x=3.0, y=4.0) --runs llvm", "is no run"), ("model(x=3.0, y=4.0) --models values", "is no semantics model"),
     ("model(x=3.0, y=4.0) --show all", "is no section"), ("model(x=3.0, y=4.0) --steps -1", "number of steps"), ("model(x=3.0, y=4.0) -o print", "a name of Python"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -208,13 +207,6 @@ def test_folding_keeps_every_node_somewhere():
     assert all(not fold.problems for fold in shown.folds) and len(shown.folds) == 4, "before, between, behind, and what has no edge"
 
 
-def test_five_thousand_nodes_take_under_a_second():
-    runs = (random_run(5000, 0.3, "value"), random_run(5000, 0.0))
-    for run in runs:
-        assert run.replayed.contributions
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        picture = graph_picture(runs, "model")
-        took.append(time.perf_counter() - start)
-    assert min(took) < 1.0 and len(picture.shapes) < 3000, took
+def test_a_large_graph_stays_a_small_picture():
+    picture = graph_picture((random_run(5000, 0.3, "value"), random_run(5000, 0.0)), "model")  # benchmarks/pictures.py times it
+    assert len(picture.shapes) < 3000 and picture.width < 2700

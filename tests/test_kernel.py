@@ -303,6 +303,20 @@ COMPLETIONS = {
     "%%simple_jit --show mir,l": "lowered",
     "%%simple_jit -i mi": "mine",
     "%%simple_jit ma": "main",
+    "%%simple_grad ma": "main",
+    "%%simple_grad main(": "a=",
+    "%%simple_grad main(a=1, ": "b=",
+    "%%simple_grad main(a=mi": "mine",
+    "%%simple_grad main(a=1, b=mi": "mine",
+    "%%simple_grad model(x=3.0) --ba": "--backward",
+    "%%simple_grad model(x=3.0) --runs interpreter/value,llvm/ref": "llvm/reference",
+    "%%simple_grad model(x=3.0) --models v": "value",
+    "%%simple_grad model(x=3.0) --show ti": "timeline",
+    "%%simple_grad model(x=3.0) --expect ok,lo": "lost",
+    "%%simple_grad model(x=3.0) --backward ma": "main",
+    "%%simple_grad model(x=3.0) -o mi": "mine",
+    "r = %simple_grad main(a=1) --ste": "--steps",
+    "%%simple_grad model(x=3.0)\nfn f():\nentry:\n  chec": "checked_add",
     "%%simple_jit\nfn f():\nentry:\n  chec": "checked_add",
     "%%simple_jit\nfn f():\nentry:\n  x = call ma": "main",
 }
@@ -314,7 +328,7 @@ def test_completion(kernel, code):
     kernel.run(ADD)
     reply = kernel.client.complete(code, len(code), reply=True, timeout=20)["content"]
     completed = {code[: reply["cursor_start"]] + match for match in reply["matches"]}
-    start = max(code.rfind(c) for c in " ,") + 1
+    start = max(code.rfind(c) for c in " ,=(") + 1
     assert code[:start] + COMPLETIONS[code] in completed, reply
     assert not any(match.startswith("%%") for match in reply["matches"])
 

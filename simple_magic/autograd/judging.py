@@ -77,9 +77,9 @@ class Judgement:
     def words(self) -> frozenset[str]:
         return frozenset(v.word for found in self.verdicts.values() for v in found)
 
-    def first(self, backend: str, semantics: str) -> tuple[Event, ...]:
-        """Return the first cause and the first symptom of a run, as far as there are such."""
-        return tuple(first_of(self.verdicts[backend, semantics]))
+    def first(self, backend: str, semantics: str) -> tuple[Event | None, Event | None]:
+        """Return the first cause and the first symptom of a run; None where there is none."""
+        return first_of(self.verdicts[backend, semantics])
 
     def __str__(self) -> str:
         lines = [str(v) for found in self.verdicts.values() for v in found]

@@ -391,9 +391,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
-def first_of(verdicts: Iterable[Verdict]) -> Iterator[Event]:
-    """Yield the earliest cause and the earliest symptom of all verdicts, where there are such."""
+def first_of(verdicts: Iterable[Verdict]) -> tuple[Event | None, Event | None]:
+    """Return the earliest cause and the earliest symptom of all verdicts; None where there is none: a wrong rule has no cause in memory."""
     found = tuple(verdicts)
-    for events in ([v.cause for v in found if v.cause is not None], [v.symptom for v in found if v.symptom is not None]):
-        if events:
-            yield min(events, key=lambda e: e.time)
+    causes, symptoms = [v.cause for v in found if v.cause is not None], [v.symptom for v in found if v.symptom is not None]
+    return min(causes, key=lambda e: e.time, default=None), min(symptoms, key=lambda e: e.time, default=None)

@@ -298,9 +298,13 @@ class _Function(Shadows):
         store, key, value = ins.args
         base, source = self.parts(value)
         key, value = self.stable(key), self.stable(value)
-        is_store = self.type_of(store) == Dict(I64, F64)
-        if is_store:
-            old = self.emit("call", (store, key), F64, name="trace$lookup")
-            head = self.site("write", path=f"@{self.fields.store}", field=self.fields.store, constant=isinstance(value, Const))
-            self.event(head, object=self.store_object(key), source=source, base=base, before=old, after=value)
+        t = self.type_of(store)
+        if t in (Dict(I64, F64), Dict(I64, Array(F64))):
+            is_array = t != Dict(I64, F64)
+            old = self.emit("call", (store, key), Array(F64) if is_array else F64, name="trace$lookup_array" if is_array else "trace$lookup")
+            head = self.site("write", path=f"@{self.fields.store}", field=self.fields.store, constant=isinstance(value, Const), has_element=is_array)
+            if is_array:
+                self.emit("call", (head, self.store_object(key), source, base, old, value, const(BOOL, True)), name="trace$array")
+            else:
+                self.event(head, object=self.store_object(key), source=source, base=base, before=old, after=value)
         self.out.append(replace(ins, args=(store, key, value)))

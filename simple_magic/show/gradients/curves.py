@@ -12,6 +12,8 @@ from .table import number_text
 
 STEPS = (0, 1, 2, 5, 10, 20)
 """The steps of the table, with the last one."""
+DIGITS = 9
+"""Of a loss in the table: two ways to train may differ late."""
 WIDTH, HEIGHT = 560.0, 280.0
 LEFT, TOP, BOTTOM = 74.0, 44.0, 46.0
 COLORS = ("#00509a", "#a8320a", "#00624a", "#7d2f77", "#7d5200", "#4f4f4f")
@@ -28,7 +30,7 @@ def shown_steps(count: int) -> tuple[int, ...]:
 def loss_table(runs: Sequence[JudgedRun]) -> Table:
     """Return the losses at some steps, a row for each run; a run that ended early has none."""
     steps = shown_steps(max((len(r.run.losses) for r in runs), default=0))
-    rows = [(r.name, *(number_text(r.run.losses[s]) if s < len(r.run.losses) else _end(r) for s in steps)) for r in runs]
+    rows = [(r.name, *(f"{r.run.losses[s]:.{DIGITS}g}" if s < len(r.run.losses) else _end(r) for s in steps)) for r in runs]
     return table(("loss after step", *map(str, steps)), rows)
 
 
@@ -57,7 +59,7 @@ def curves_picture(runs: Sequence[JudgedRun], model: str = "") -> Picture:
     scale = _Scale(losses, is_log)
     names = max((text_width(r.name, 12) for r in runs), default=0.0)
     width = LEFT + WIDTH + 16 + names + 24
-    title = f"loss over {last} steps of gradient descent" + (f" on {model}" if model else "")
+    title = f"loss over {last} step{'s' * (last != 1)} of gradient descent" + (f" on {model}" if model else "")
     shapes: list[Shape] = [Label(12, 20, title, 14, is_bold=True), Box(LEFT, TOP, WIDTH, HEIGHT, stroke=FAINT, line_width=1, radius=0)]
     for tick in scale.ticks():
         y = scale.y(tick)

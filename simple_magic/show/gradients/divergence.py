@@ -84,12 +84,12 @@ def divergence_picture(left: JudgedRun, right: JudgedRun) -> Picture:
 
 def _marks(left: JudgedRun, right: JudgedRun, difference: Difference) -> dict[str, Divergence]:
     """Return what is marked, by what it is called: an event of both runs or of one. Where both runs have a cause, each is called by its run."""
-    firsts = {run.name: tuple(first_of(run.verdicts)) for run in (left, right)}
+    firsts = {run.name: first_of(run.verdicts) for run in (left, right)}
     found: dict[str, Divergence] = {}
     if difference.cause is not None:
         found[PARTING] = difference.cause
     for number_, what in enumerate((CAUSE, SYMPTOM)):
-        events = [(run, firsts[run.name][number_]) for run in (left, right) if len(firsts[run.name]) > number_]
+        events = [(run, event) for run in (left, right) if (event := firsts[run.name][number_]) is not None]
         for run, event in events:
             found[what if len(events) == 1 else f"{what} in {run.name}"] = Divergence(event, None) if run is left else Divergence(None, event)
     if difference.symptom is not None:

@@ -156,15 +156,15 @@ def _shown(readings: Sequence[Reading]) -> Shown:
     nodes = sorted(set().union(*(r.nodes for r in readings)), key=_order)
     pairs = dict.fromkeys((f.source, f.target) for r in readings for f in r.flows if f.source not in STUBS)
     problems = _problems(readings, nodes)
-    kept = {node for r in readings for node in r.names} | {f.target for r in readings for f in r.flows} | {n for pair in pairs for n in pair} | set(problems)
     roots = {node_of(r.run.replayed, r.run.trace.root) for r in readings if r.run.trace.root}
+    kept = roots | {node for r in readings for node in r.names} | {f.target for r in readings for f in r.flows} | {n for pair in pairs for n in pair} | set(problems)
     parameters = [node for node in nodes if any(node in r.names for r in readings)]
     first = []
     for which in ("cause", "symptom"):
         events = [event for r in readings for v in r.run.verdicts if (event := getattr(v, which)) is not None]
         first += [event.original for event in sorted(events, key=lambda e: e.time)[:2]]
     first += [node for node in problems if any(node in r.names for r in readings)][:2]
-    return folded(nodes, list(pairs), problems, first, [n for n in nodes if n in roots] + parameters, frozenset(n for n in nodes if n not in kept | roots))
+    return folded(nodes, list(pairs), problems, first, [n for n in nodes if n in roots] + parameters, frozenset(n for n in nodes if n not in kept))
 
 
 def _problems(readings: Sequence[Reading], nodes: Sequence[str]) -> dict[str, str]:
@@ -343,10 +343,10 @@ def _copies(copies: Sequence[DeadCopy], flows: Sequence[Flow]) -> list[_Copy]:
         found.append(_Copy(tuple(_wrapped(copy.origin)), _Text(tuple(lines), mark, frozenset({0})), (copy.object,)))
     rest = copies[len(alone) :]
     if rest:
-        objects = tuple(c.object for c in rest)
-        lost = sum(f.copy in set(objects) for f in flows)
+        objects = {c.object: None for c in rest}
+        lost = sum(f.copy in objects for f in flows)
         lines = [f"{len(rest)} more dead copies", f"hold {counted(lost, 'lost contribution')}", "see the table and the trace"]
-        found.append(_Copy(tuple(_wrapped("copied likewise, first: " + rest[0].origin)), _Text(tuple(lines), mark, frozenset({0})), objects))
+        found.append(_Copy(tuple(_wrapped("copied likewise, first: " + rest[0].origin)), _Text(tuple(lines), mark, frozenset({0})), tuple(objects)))
     return found
 
 

@@ -57,11 +57,12 @@ def _rate(word: str) -> float:
         raise ValueError(f"a rate is a number such as 0.1; got {word}") from None
 
 
+BACKEND_LIST = {"type": option(_choices(tuple(BACKENDS), "back end"))}
 read_words = _choices(WORDS, "verdict")
 read_fail_on = _choices((*WORDS, "any"), "verdict")
 OPTIONS: tuple[tuple[tuple[str, ...], dict], ...] = (
     (("--runs",), {"type": option(_pairs), "help": "Which runs: BACKEND/MODEL,...; default: interpreter/value,llvm/reference."}),
-    (("--backends",), {"type": option(_choices(tuple(BACKENDS), "back end")), "help": "Back ends; each runs under each of --models."}),
+    (("--backends",), {**BACKEND_LIST, "help": "Back ends; each runs under each of --models."}),
     (("--models",), {"type": option(_choices(tuple(MODELS), "semantics model")), "help": "Semantics models: which instructions copy."}),
     (("--steps",), {"type": option(_count), "default": 0, "help": "Train: so many steps of gradient descent."}),
     (("--lr",), {"type": option(_rate), "default": 0.1, "help": "The rate of the descent; default: 0.1."}),
@@ -109,19 +110,36 @@ def split_call(line: str) -> tuple[str, ast.Call | None, str]:
 
 
 def call_inputs(call: ast.Call | None, variables: Mapping[str, object]) -> dict[str, object]:
-    """Return the inputs of a call: literals, or names of variables that hold numbers. Raises: ValueError."""
+    """Return the inputs of a call: literals, or names of variables that hold numbers; `**start`: all of a variable that is a dict. Raises: ValueError."""
     if call is None:
         return {}
-    if call.args or any(k.arg is None for k in call.keywords):
+    if call.args:
         raise ValueError("name every input: model(x=3.0, y=4.0)")
-    return {k.arg: _input(k.value, variables) for k in call.keywords if k.arg}
+    found: dict[str, object] = {}
+    for keyword in call.keywords:
+        more = {keyword.arg: _input(keyword.value, variables)} if keyword.arg else _dict(keyword.value, variables)
+        twice = sorted(set(more) & set(found))
+        if twice:
+            raise ValueError(f"input {twice[0]} is given twice")
+        found.update(more)
+    return found
+
+
+def _dict(node: ast.expr, variables: Mapping[str, object]) -> dict[str, object]:
+    value = variables.get(node.id) if isinstance(node, ast.Name) else None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"**{ast.unparse(node)}: no variable of this name holds a dict of inputs")
+    return {str(name): _plain(number) for name, number in value.items()}
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _input(node: ast.expr, variables: Mapping[str, object]) -> object:
     text = ast.unparse(node)
     if isinstance(node, ast.Name) and node.id in variables:
-        value = variables[node.id]
-        return value.tolist() if hasattr(value, "tolist") else value
+        return _plain(variables[node.id])
     try:
         return literal(text)
     except ValueError:

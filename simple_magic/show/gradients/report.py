@@ -37,7 +37,7 @@ from ...autograd.judging import Fired, JudgedRun, Judgement, judge_experiment, j
 from ...autograd.verdicts import HOW, Verdict, place
 from ...mir.diagnostics import Trap
 from ...mir.model import Module
-from ..html import Code, Table, code_html, escape, table_html
+from ..html import Code, Table, code_html, escape, pre_html, table_html
 from ..picture import Picture
 from .curves import curves_picture, loss_table, value_table
 from .marks import VERDICTS
@@ -82,6 +82,22 @@ class GradientReport:
         """The runs with their verdicts."""
         return judged_runs(self.experiment, self.judgement)
 
+    @cached_property
+    def alike(self) -> dict[str, str]:
+        """The runs that did the same as an earlier one, event by event and gradient by gradient: its name, by theirs."""
+        first: dict[object, str] = {}
+        found = {}
+        for run in self.judged:
+            same = first.setdefault((repr(run.run.gradients), str(run.run.trap), run.trace.events), run.name)
+            if same != run.name and run.run.trace is not None:
+                found[run.name] = same
+        return found
+
+    @property
+    def drawn(self) -> tuple[JudgedRun, ...]:
+        """The runs that pictures show: all of two; of more, one of those that are alike."""
+        return self.judged if len(self.judged) <= 2 else tuple(run for run in self.judged if run.name not in self.alike)
+
     @property
     def is_void(self) -> bool:
         """Whether a negative control did not fire, or none was run: then nothing here can be believed."""
@@ -108,12 +124,12 @@ class GradientReport:
     def graph(self) -> Picture:
         from .graph import graph_picture
 
-        return graph_picture(self.judged, self.experiment.model)
+        return graph_picture(self.drawn, self.experiment.model)
 
     def timeline(self) -> Picture:
         from .timeline import timeline_picture
 
-        return timeline_picture(self.judged)
+        return timeline_picture(self.drawn)
 
     def memory(self, parameter: str = "") -> Picture:
         """Show the memory before and after, of the first run in which the parameter is not ok. Raises: ValueError naming the parameters."""
@@ -149,16 +165,19 @@ class GradientReport:
 
     @cached_property
     def answer(self) -> str:
-        """One sentence for each run: which gradients arrived, and what became of the others."""
-        lines = []
+        """One sentence for each run, or for those that gave the same: which gradients arrived, and what became of the others."""
+        runs_by_text: dict[str, list[str]] = {}
         for run in self.judged:
             groups = [(word, [v.parameter for v in found]) for word, found in _by_word(run.verdicts)]
-            if len(groups) == 1:
+            if not groups:
+                text = "no parameter has a gradient"
+            elif len(groups) == 1:
                 word, names = groups[0]
-                lines.append(f"{run.name}: {_count(len(names))} {VERDICTS[word].text}")
+                text = f"{_count(len(names))} {VERDICTS[word].text}"
             else:
-                lines.append(f"{run.name}: " + "; ".join(f"{VERDICTS[word].text}: {_names(names)}" for word, names in groups))
-        return "\n".join(lines)
+                text = "; ".join(f"{VERDICTS[word].text}: {_names(names)}" for word, names in groups)
+            runs_by_text.setdefault(text, []).append(run.name)
+        return "\n".join(f"{', '.join(names)}: {text}" for text, names in runs_by_text.items())
 
     @property
     def title(self) -> str:
@@ -172,17 +191,21 @@ class GradientReport:
 
     def first_text(self) -> str:
         """Return the first cause and the first symptom of every run that has them, with the instructions."""
-        lines = []
+        runs_by_text: dict[tuple[str, ...], list[str]] = {}
         for run in self.judged:
-            first = self.judgement.first(run.run.backend, run.run.semantics)
-            for what, event in zip(("first cause", "first symptom"), first):
-                lines.append(f"{run.name}: {what}: event {event.time}, {place(event)}: {event.instruction}{_why(event)}")
-        return "\n".join(lines)
+            first = zip(("first cause", "first symptom"), self.judgement.first(run.run.backend, run.run.semantics))
+            text = tuple(f"{what}: event {e.time}, {place(e)}: {e.instruction}{_why(e)}" for what, e in first if e is not None)
+            runs_by_text.setdefault(text, []).append(run.name)
+        return "\n".join(f"{', '.join(names)}: {line}" for text, names in runs_by_text.items() for line in text)
 
     def notes(self) -> list[str]:
         """Return what else there is to say of the runs and verdicts."""
-        return list(dict.fromkeys(f"{r.name}: {r.run.note}" for r in self.judged if r.run.note)) + [
-            f"{r.name}: the traced run gave other bits than the plain one: what the trace says is void" for r in self.judged if r.run.is_faithful is False]  # fmt: skip
+        return [
+            *dict.fromkeys(f"{r.name}: {r.run.note}" for r in self.judged if r.run.note),
+            *(f"{r.name}: the traced run gave other bits than the plain one: what the trace says is void" for r in self.judged if r.run.is_faithful is False),
+            *(f"{', '.join(name for name, other in self.alike.items() if other == same)}: the same as {same}, event by event"
+              for same in dict.fromkeys(self.alike.values())),
+        ]  # fmt: skip
 
     def __repr__(self) -> str:
         parts = [self.title, self.answer, repr(self.table())]
@@ -215,7 +238,7 @@ class GradientReport:
             parts.append(f"<p><b>{escape(self.control_text)}</b></p>")
         if self.experiment.steps:
             parts += [self.curves().to_svg(), table_html(loss_table(self.judged))]
-        parts += [table_html(self.table()), *(f"<p>{_lines_html(text)}</p>" for text in (self.first_text(), "\n".join(self.notes())) if text)]
+        parts += [table_html(self.table()), *(pre_html(text) for text in (self.first_text(), "\n".join(self.notes())) if text)]
         if not self.experiment.steps:
             parts.append(self.graph().to_svg())
         shown = ("table", "curves") if self.experiment.steps else ("table", "graph")
@@ -245,11 +268,11 @@ class GradientReport:
 
     def _run_json(self, judged: JudgedRun) -> dict[str, object]:
         run = judged.run
-        first = dict(zip(("first_cause", "first_symptom"), self.judgement.first(run.backend, run.semantics)))
+        cause, symptom = self.judgement.first(run.backend, run.semantics)
         return {"backend": run.backend, "semantics": run.semantics, "losses": run.losses, "gradients": run.gradients, "history": run.history,
                 "values": run.values, "trap": _trap_json(run.trap), "is_faithful": run.is_faithful, "note": run.note,
                 "events": len(run.trace.events) if run.trace else 0, "dropped": run.trace.dropped if run.trace else 0,
-                "first_cause": _event_json(first.get("first_cause")), "first_symptom": _event_json(first.get("first_symptom")),
+                "first_cause": _event_json(cause), "first_symptom": _event_json(symptom),
                 "verdicts": [_verdict_json(v) for v in judged.verdicts]}  # fmt: skip
 
     def save_traces(self, folder: str | Path) -> list[Path]:
@@ -299,10 +322,6 @@ def _why(event: Event) -> str:
     if event.kind == "copy":
         return f"  (here {event.path or event.source} {HOW.get(event.position, 'was copied')})"
     return f"  ({event.kind.replace('_', ' ')}: {number_text(event.before)} became {number_text(event.after)} on object {event.object})" if event.is_write else ""
-
-
-def _lines_html(text: str) -> str:
-    return "<br>".join(f"<code>{escape(line)}</code>" for line in text.split("\n"))
 
 
 def _section_html(title: str, view: Picture | Table | Code, *, is_open: bool = False) -> str:

@@ -54,7 +54,7 @@ class Step:
 class _Panel:
     reading: Reading
     steps: dict[tuple[object, ...], Step]
-    firsts: tuple[Event, ...] = ()
+    firsts: tuple[Event | None, Event | None] = (None, None)
     names: dict[str, str] = field(default_factory=dict)
 
 
@@ -95,7 +95,7 @@ def timeline_picture(runs: Sequence[JudgedRun]) -> Picture:
 def _panel(run: JudgedRun) -> _Panel:
     reading = read(run)
     steps = {step.key: step for step in steps_of(reading)}
-    return _Panel(reading, steps, tuple(first_of(run.verdicts)), reading.names)
+    return _Panel(reading, steps, first_of(run.verdicts), reading.names)
 
 
 def _columns(panels: Sequence[_Panel]) -> list[tuple[object, ...]]:
@@ -215,6 +215,8 @@ class _Drawing:
         found = []
         looks = (("first cause", VERDICTS["lost"].color, "5 3"), ("first symptom", VERDICTS["doubled"].color, "2 2"))
         for event, (what, color, dash) in zip(panel.firsts, looks):
+            if event is None:
+                continue
             before = sum(1 for key in self.columns if key in panel.steps and panel.steps[key].event.time < event.time)
             positions = [i for i, key in enumerate(self.columns) if key in panel.steps]
             column = positions[before] if before < len(positions) else len(self.columns)
@@ -294,7 +296,7 @@ def _twin(title: str, panels: Sequence[_Panel], shown: Sequence[tuple[object, ..
     lines = [title]
     for panel in panels:
         lines.append(panel.reading.run.name)
-        lines += [f"  {what}: event {e.time}, {place(e)}: {e.instruction}" for what, e in zip(("first cause", "first symptom"), panel.firsts)]
+        lines += [f"  {what}: event {e.time}, {place(e)}: {e.instruction}" for what, e in zip(("first cause", "first symptom"), panel.firsts) if e is not None]
         lines += [_step_line(panel.steps[key], panels) for key in shown if key in panel.steps] or [f"  {_nothing(panel)}"]
     if len(panels) == 2:
         differing = [key for key in shown if _difference(*(p.steps.get(key) for p in panels)) in (DIFFERENT, ONLY)]

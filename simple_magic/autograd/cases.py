@@ -1,24 +1,55 @@
-"""The autograd specs of Simple as data: core (22) and the numeric ones of the extended file, with the expected numbers put right where upstream's are wrong
-(matmul's comment, Sum and Mean, which must broadcast).
+"""The autograd specs of Simple as data, and as programs that keep their gradients in the nodes or in a store.
 
-A case: leaves (name, data, columns; needs), operations (result, function of Dense, operands), the node that backward starts from ("" for none), and what
-is read: (node, "data" | "grad" | "needs" | "shape") with the numbers expected. An absent gradient reads as no numbers.
+22 cases are the core file's, 17 the numeric ones of the extended file, with the expected numbers put right where upstream's are wrong (a comment on
+matmul; sum and mean, which must broadcast).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import e, exp, log
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """A way to keep gradients: the library's functions for it. An empty `reader`: the gradient stands in the node."""
+
+    name: str
+    backward: str
+    zero_grad: str
+    reader: str = ""
+    store: str = ""
+
+
+IN_NODES = Keeping("in the nodes", "Dense.backward", "Dense.zero_grad")
+IN_STORE = Keeping("in a store", "Dense.store_backward", "Dense.store_zero_grad", "Dense.stored_gradient", "dense_grads")
+
+
+@dataclass(frozen=True)
 class Case:
+    """leaves: (data, rows, whether it needs a gradient) by name. steps: (result, function of Dense, operands). root: where backward starts, "" for nowhere.
+
+    reads: (node, "data" | "grad" | "needs" | "shape", the numbers expected); an absent gradient reads as no numbers. after: steps after backward.
+    """
+
     name: str
     leaves: dict[str, tuple]
     steps: tuple[tuple, ...]
     root: str
     reads: tuple[tuple[str, str, tuple], ...]
     after: tuple[tuple, ...] = ()
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The leaves whose gradients have a verdict: none where nothing is differentiated, or where `detach` cuts what an oracle would follow."""
+        is_cut = any(function == "detach" for _, function, *_ in self.steps)
+        return tuple(name for name, (_, _, needs) in self.leaves.items() if needs) if self.root and not is_cut else ()
+
+    @property
+    def is_about_arrival(self) -> bool:
+        """Whether a gradient has to arrive at a leaf; the other cases read only values, the root, or gradients that must be absent."""
+        return any(node in self.leaves and what == "grad" and expected for node, what, expected in self.reads)
 
 
 def leaf(*data: float, rows: int = 1, needs: bool = True) -> tuple:
@@ -79,18 +110,23 @@ EXTENDED = (
 )  # fmt: skip
 
 
-def case_text(case: Case) -> str:
+ALL = (*CORE, *EXTENDED)
+
+
+def case_text(case: Case, kept: Keeping = IN_NODES) -> str:
     """Return a function `case_NAME() -> [f64]` that runs the case and gives for each read a count and the numbers."""
     lines = [f"fn case_{case.name}() -> [f64]:", "entry:", "  out: [f64] = array"]
-    for name, (data, rows, needs) in case.leaves.items():
-        lines += [f"  {name}_data = array {', '.join(map(repr, data))}", f"  {name} = call Dense.matrix({name}_data, {rows}, {len(data) // rows}, {str(needs).lower()})"]
-    lines += [_call(step) for step in case.steps]
+    for name in case.leaves:
+        lines += _leaf(case, name)
+    lines += [_call(step, kept) for step in case.steps]
     if case.root:
-        lines.append(f"  call Dense.backward({case.root})")
-    lines += [_call(step) for step in case.after]
+        lines.append(f"  call {kept.backward}({case.root})")
+    lines += [_call(step, kept) for step in case.after]
     for number, (node, what, _) in enumerate(case.reads):
         got = f"got_{number}"
-        if what in ("data", "grad"):
+        if what == "grad" and kept.reader:
+            lines.append(f"  {got} = call {kept.reader}({node})")
+        elif what in ("data", "grad"):
             lines.append(f"  {got} = get_field {node}, {what}")
         elif what == "needs":
             lines += [f"  flag_{number} = get_field {node}, needs", f"  number_{number} = select flag_{number}, 1.0, 0.0", f"  {got} = array number_{number}"]
@@ -101,13 +137,31 @@ def case_text(case: Case) -> str:
     return "\n".join([*lines, "  ret out", ""])
 
 
-def _call(step: tuple) -> str:
+def model_text(case: Case) -> str:
+    """Return the case as a model: a function `model_NAME` of its parameters, and `leaf_NAME_PARAMETER`, which makes a leaf of the right shape."""
+    lines = []
+    for name in case.parameters:
+        data, rows, _ = case.leaves[name]
+        lines += [f"fn leaf_{case.name}_{name}(data: [f64]) -> Dense:", "entry:", f"  leaf = call Dense.matrix(data, {rows}, {len(data) // rows}, true)", "  ret leaf", ""]
+    lines += [f"fn model_{case.name}({', '.join(f'{name}: Dense' for name in case.parameters)}) -> Dense:", "entry:"]
+    for name in case.leaves:
+        lines += _leaf(case, name) if name not in case.parameters else []
+    return "\n".join([*lines, *(_call(step, IN_NODES) for step in case.steps), f"  ret {case.root}", ""])
+
+
+def _leaf(case: Case, name: str) -> list[str]:
+    data, rows, needs = case.leaves[name]
+    return [f"  {name}_data = array {', '.join(map(repr, data))}", f"  {name} = call Dense.matrix({name}_data, {rows}, {len(data) // rows}, {str(needs).lower()})"]
+
+
+def _call(step: tuple, kept: Keeping) -> str:
     dest, function, *operands = step
-    call = f"call Dense.{function}({', '.join(str(o) for o in operands)})"
+    name = kept.zero_grad if function == "zero_grad" else f"Dense.{function}"
+    call = f"call {name}({', '.join(str(o) for o in operands)})"
     return f"  {dest} = {call}" if dest else f"  {call}"
 
 
-def read_out(out: list[float], case: Case) -> list[tuple[float, ...]]:
+def read_out(out: Sequence[float], case: Case) -> list[tuple[float, ...]]:
     """Return the numbers of each read."""
     found, at = [], 0
     for _ in case.reads:
