@@ -173,7 +173,7 @@ def test_a_gradient_that_arrives_shows_what_it_is_made_of():
     (verdict,) = (v for v in run.verdicts if v.parameter == "x")
     assert all(f"event {c.event.time}: +{c.event.delta:.6g} from object {c.event.edge}" in frame(picture, 2) for c in verdict.contributions)
     assert "x, object 0: gradient 0" in frame(picture, 1) and f"gradient {verdict.gradient:.6g}" in frame(picture, 3)
-    assert "x, entry @grads[0]: gradient 0" in frame(memory_picture(case("store")[0], "x"), 1), "before the first write to a store there is nothing"
+    assert "x, entry @grads[0]: gradient 0\n" in frame(memory_picture(case("store")[0], "x"), 1) + "\n", "before the first write to a store there is nothing"
 
 
 def test_numbers_that_differ_look_different():
@@ -194,10 +194,11 @@ def test_runs_without_a_trace_or_parameters_say_so():
     assert "the trace does not know it" in memory_picture(untraced).text and "the run left no trace" in memory_picture(untraced).text
 
 
+@pytest.mark.parametrize("more", ["long" * 60, "\u6f22" * 99, "\x1b" * 99], ids=["long", "wide", "control"])
 @pytest.mark.parametrize("name", ["diamond", "doubled", "in place", "lost"])
-def test_hostile_and_long_texts_are_escaped_and_fit(name):
+def test_hostile_and_long_texts_are_escaped_and_fit(name, more):
     run = case(name)[0]
-    bad = HOSTILE + "long" * 60 + "\u6f22" * 99
+    bad = HOSTILE + more
     odd = {id(e): replace(e, instruction=bad, path=bad, function=bad) for e in run.run.trace.events}
     trace = replace(run.run.trace, events=tuple(odd.values()), labels=dict.fromkeys(run.run.trace.labels, bad))
     wrong = {e.time: e for e in trace.events}
