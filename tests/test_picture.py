@@ -92,3 +92,9 @@ def test_a_long_edge_bends_around_what_is_between():
     made = layered(nodes, [("a", "b"), ("b", "c"), ("a", "c")], dict.fromkeys(nodes, (50.0, 20.0)))
     (_, y), *_ = made.bends[2]
     assert abs(y - made.centres["b"][1]) >= 10 and not made.bends[0]
+
+
+def test_a_shortened_text_is_no_wider_than_its_letters():
+    for text in ("short", "long" * 9, "\u6f22" * 9, "\x1b" * 9, "a\u6f22" * 9):
+        for length in range(1, 12):
+            assert text_width(shorten(text, length), 10) <= text_width("x" * length, 10), (text, length)

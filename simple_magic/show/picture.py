@@ -73,9 +73,14 @@ def text_width(text: str, size: float) -> float:
 
 
 def shorten(text: str, length: int) -> str:
-    """Return the text, or its beginning with an ellipsis, in at most `length` characters."""
+    """Return the text, or its beginning with an ellipsis, as wide as at most `length` letters."""
     shown = printable(text)
-    return shown if len(shown) <= length else shown[: max(0, length - 1)] + "\u2026"
+    if text_cells(shown) <= length:
+        return shown
+    kept = shown[: max(0, length - 1)]
+    while text_cells(kept) > max(0, length - 1):
+        kept = kept[:-1]
+    return kept + "\u2026"
 
 
 @dataclass(frozen=True)
