@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from filetests import EXECUTORS, BadExpectation, ErrorExpectation, Expectation, is_same, plain, read_filetest
 
 FILETESTS = Path(__file__).parent / "filetests"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Shells start what runs behind `&` like that; then no Ctrl-C of a test would arrive.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def new_manager(backend: str) -> LocalExecutionManager:
