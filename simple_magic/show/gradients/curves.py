@@ -103,7 +103,7 @@ class _Scale:
         self.is_log = is_log
         low, high = (min(losses), max(losses)) if losses else (0.0, 1.0)
         if is_log:
-            self.low, self.high = math.floor(math.log10(low)), math.ceil(math.log10(high))
+            self.low, self.high = float(math.floor(math.log10(low))), float(math.ceil(math.log10(high)))
         else:
             room = (high - low) or abs(high) or 1.0
             self.low, self.high = (0.0 if 0 <= low < room else low - 0.1 * room), high + 0.1 * room

@@ -406,7 +406,9 @@ class _Plan:
         names = sorted(last, key=last.__getitem__, reverse=True)  # Gradients come from the nodes that were made last.
         at = {name: i for i, name in enumerate((*STUBS, *names))}
         keys = sorted({key for panel in panels for key in panel.pills}, key=lambda k: (at[k[0]], at[k[1]], k[2]))
-        box, cell, channels = {}, {}, {}
+        box: dict[str, tuple[float, float]] = {}
+        cell: dict[str | Key, tuple[float, float]] = {}
+        channels: dict[str, int] = {}
         for name in names:
             texts = [panel.boxes[name] for panel in panels]
             box[name] = (max(t.width for t in texts), max(t.height for t in texts))
@@ -426,7 +428,8 @@ class _Plan:
                 pairs.append((key[0], key))
             edges[key, False] = len(pairs)
             pairs.append((key, key[1]))
-        items, sizes = [*names, *keys], {item: (h, w) for item, (w, h) in cell.items()}
+        items: list[str | Key] = [*names, *keys]
+        sizes = {item: (h, w) for item, (w, h) in cell.items()}
         layout = layered(items, pairs, sizes, gap_x=GAP_DOWN, gap_y=GAP_ACROSS, longest_bent=len(cell))
         more = _in_more_rows(layout, names, keys, cell)
         if more:
@@ -709,9 +712,9 @@ def _twin(panel: _Panel, shown: Shown) -> Iterator[str]:
         for copy in reading.copies.get(name, ()) if name in shown.nodes else ():
             held = gradient_text(copy.holds)
             yield f"    dead {copy.title}: {copy.origin}; holds {held}"
-        for copy in panel.copies.get(name, ()):
-            if len(copy.objects) > 1:
-                yield f"    {', '.join(copy.text.lines)}"
+        for drawn in panel.copies.get(name, ()):
+            if len(drawn.objects) > 1:
+                yield f"    {', '.join(drawn.text.lines)}"
         for (source, _, _), pill in incoming[name]:
             origin = STUB_WORDS.get(source) or (_title(reading, source) if source in shown.nodes else panel.boxes[source].lines[0])
             if len(pill.flows) > 1:

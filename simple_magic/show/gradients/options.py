@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ...autograd.experiment import FUEL
 from ...autograd.verdicts import WORDS
@@ -57,7 +58,7 @@ def _rate(word: str) -> float:
         raise ValueError(f"a rate is a number such as 0.1; got {word}") from None
 
 
-BACKEND_LIST = {"type": option(_choices(tuple(BACKENDS), "back end"))}
+BACKEND_LIST: dict[str, Any] = {"type": option(_choices(tuple(BACKENDS), "back end"))}
 read_words = _choices(WORDS, "verdict")
 read_fail_on = _choices((*WORDS, "any"), "verdict")
 OPTIONS: tuple[tuple[tuple[str, ...], dict], ...] = (
@@ -83,7 +84,7 @@ OPTIONS: tuple[tuple[tuple[str, ...], dict], ...] = (
 _OF_EXPERIMENT = ("runs", "backends", "models", "steps", "lr", "node", "leaf", "leaves", "backward", "value", "gradient", "reader", "store", "fuel", "timeout", "try_fix")
 
 
-def experiment_options(found: Namespace) -> dict[str, object]:
+def experiment_options(found: Namespace) -> dict[str, Any]:
     """Return the arguments of `gradient_experiment` that the options say."""
     return {name: getattr(found, name) for name in _OF_EXPERIMENT}
 
