@@ -339,3 +339,11 @@ def test_hostile_names_are_escaped_everywhere(tmp_path):
     hostile = 'fn f(x: Value) -> Value:\nentry:\n  assert false, "<img src=x onerror=alert(1)>"\n  ret x\n'
     found = gradient_experiment(hostile, "f", {"x": 1.0}, controls=False)
     assert "<img" not in found._repr_mimebundle_()["text/html"] and "<img" not in found.to_html()
+
+
+def test_what_a_model_prints_is_part_of_the_report(capsys):
+    source = MODEL.replace("entry:\n", 'entry:\n  print "<b>once</b>"\n', 1)
+    found = gradient_experiment(source, "model", {"x": 3.0, "y": 4.0}, controls=False)
+    assert capsys.readouterr().out == "" and [run.stdout for run in found.runs] == ["<b>once</b>\n"] * 2
+    assert "interpreter/value, llvm/reference printed:\n<b>once</b>" in repr(found)
+    assert "&lt;b&gt;once" in found.to_html() and "<b>once" not in found.to_html()

@@ -51,7 +51,7 @@ class Run:
     losses: one for each step and one before the first. gradients: those before the first update, by parameter; numbers, tuples, or None if absent.
     history: the gradients of every step. values: the parameters after the last update. trap: what ended the run early; then losses and gradients are
     empty. trace: of the first evaluations (`TRACED_STEPS`); None if it was not asked for, or cannot be made (`note` says why). is_faithful: whether the
-    traced run gave the same bits.
+    traced run gave the same bits. stdout: what the plain run printed.
     """
 
     backend: str
@@ -64,6 +64,7 @@ class Run:
     trace: Trace | None = None
     is_faithful: bool | None = None
     note: str = ""
+    stdout: str = ""
 
     @property
     def loss(self) -> float | None:
@@ -211,19 +212,19 @@ class Bench:
         key = f"{self.unit.key} {semantics} {self.fuel is not None} {sorted(map(str, suppressed))} {sorted(map(str, forced))}"
         args = (*self.inputs(inputs).values(), steps, lr)
         with self.manager.prepared(module, key, backend, self._globals(traced=False)) as plain:
-            out, trap = self._call(plain, args)
+            out, trap, stdout = self._call(plain, args)
         if trap is not None:
-            run = Run(backend, semantics, trap=trap)
+            run = Run(backend, semantics, trap=trap, stdout=stdout)
         else:
             losses, history, values = self.driver.read(out, steps)
-            run = Run(backend, semantics, tuple(losses), history[0], tuple(history), values)
+            run = Run(backend, semantics, tuple(losses), history[0], tuple(history), values, stdout=stdout)
         return self._traced(run, module, key, (*args[:-2], steps if trap else min(steps, TRACED_STEPS), lr), out, trap) if trace else run
 
-    def _call(self, manager: LocalExecutionManager, args: Sequence[object]) -> tuple[list[float], Trap | None]:
+    def _call(self, manager: LocalExecutionManager, args: Sequence[object]) -> tuple[list[float], Trap | None, str]:
+        """Return what the driver returned, the trap that ended it, and what the program printed."""
         try:
-            return manager.execute(DRIVER, *args, fuel=self.fuel, timeout=self.timeout), None  # type: ignore[return-value]
-        except Trap as trap:
-            return [], trap
+            found = manager.execute_captured(DRIVER, *args, fuel=self.fuel, timeout=self.timeout)
+            return found.value or [], found.trap, found.stdout  # type: ignore[return-value]
         except (TypeError, OverflowError, ValueError) as error:
             raise type(error)(str(error).replace(f"{DRIVER}, argument input_", "input ")) from None
 
@@ -236,7 +237,7 @@ class Bench:
             return replace(run, note=str(error))
         with self.manager.prepared(traced, f"{key} traced {fields} {self.capacity} {self.shares}", run.backend, self._globals(traced=True)) as manager:
             manager.execute("trace$begin", self.capacity, fuel=_some(self.fuel))
-            out, traced_trap = self._call(manager, args)
+            out, traced_trap, _ = self._call(manager, args)
             records = _read_records(manager, self.capacity, self.fuel)
         names = [i.name for i in self.driver.parameters]
         trace = make_trace(records, sites, names, o.store, self._locate, run.backend, run.semantics)

@@ -13,7 +13,7 @@ The JSON form (`to_json`) is an object with
     steps, lr             of the training
     is_void, controls     whether a negative control did not fire; for each its name, back end, and the words it had to get and got
     runs                  a list: backend, semantics, losses, gradients (by parameter), history (of all steps), values (after the last), trap (kind,
-                          message, function, line) or null, is_faithful, note, events (how many the trace holds), dropped, first_cause and first_symptom
+                          message, function, line) or null, is_faithful, note, stdout, events (how many the trace holds), dropped, first_cause and first_symptom
                           (an event or null), verdicts
     verdicts              of each run a list: parameter, word, sentence, gradient, derivative, difference, landed, contributions (event, fate, times, by),
                           chain (events), cause and symptom (event or null), zero, note, fix
@@ -207,12 +207,20 @@ class GradientReport:
               for same in dict.fromkeys(self.alike.values())),
         ]  # fmt: skip
 
+    def printed(self) -> str:
+        """Return what the runs printed, under their names; the same text once."""
+        texts: dict[str, list[str]] = {}
+        for run in self.judged:
+            if run.run.stdout:
+                texts.setdefault(run.run.stdout, []).append(run.name)
+        return "\n".join(f"{', '.join(names)} printed:\n{text.rstrip()}" for text, names in texts.items())
+
     def __repr__(self) -> str:
         parts = [self.title, self.answer, repr(self.table())]
         if self.experiment.steps:
             parts += [repr(loss_table(self.judged)), repr(value_table(self.judged))]
         whys = [f"{v.parameter} [{r.name}] {v.word}: {v.sentence}" + (f"; {v.note}" if v.note else "") for r in self.judged for v in r.verdicts if v.word != "ok"]
-        parts += ["\n".join(whys), self.first_text(), "\n".join(self.notes()), self.control_text]
+        parts += ["\n".join(whys), self.first_text(), "\n".join(self.notes()), self.control_text, self.printed()]
         parts += [repr(getattr(self, name)()) for name in self.sections if name != "table"]
         return "\n\n".join(part for part in parts if part)
 
@@ -246,6 +254,8 @@ class GradientReport:
         parts += [_section_html(name, getattr(self, name)(), is_open=True) for name in self.sections if name not in shown]
         whys = "\n".join(log_lines(self.judged))
         parts.append(code_html("every verdict in one line", whys))
+        if self.printed():
+            parts.append(code_html("output of the runs", self.printed()))
         if self.experiment.steps:
             parts.append(_section_html("values after the last step", value_table(self.judged)))
         parts += [_section_html(name, getattr(self, name)()) for name in folded if name not in self.sections]
@@ -270,7 +280,7 @@ class GradientReport:
         run = judged.run
         cause, symptom = self.judgement.first(run.backend, run.semantics)
         return {"backend": run.backend, "semantics": run.semantics, "losses": run.losses, "gradients": run.gradients, "history": run.history,
-                "values": run.values, "trap": _trap_json(run.trap), "is_faithful": run.is_faithful, "note": run.note,
+                "values": run.values, "trap": _trap_json(run.trap), "is_faithful": run.is_faithful, "note": run.note, "stdout": run.stdout,
                 "events": len(run.trace.events) if run.trace else 0, "dropped": run.trace.dropped if run.trace else 0,
                 "first_cause": _event_json(cause), "first_symptom": _event_json(symptom),
                 "verdicts": [_verdict_json(v) for v in judged.verdicts]}  # fmt: skip
