@@ -210,6 +210,8 @@ def _fuzz(options: argparse.Namespace) -> int:
     unknown = sorted({*options.executors} - {*EXECUTORS} | {*options.models} - {*MODELS})
     if unknown:
         raise ValueError(f"unknown: {', '.join(unknown)}; executors: {', '.join(EXECUTORS)}; models: {', '.join(MODELS)}")
+    if not (options.minutes >= 0 and options.count >= 0 and options.jobs > 0 and options.functions > 0 and options.calls > 0):
+        raise ValueError("--minutes and --count are 0 or more, --jobs, --functions and --calls 1 or more")
     if options.readers:
         print(mutate.run(options.seed, options.minutes, options.count))
         return 0

@@ -49,7 +49,7 @@ def code_of_every_kind() -> tuple[wasm.Instruction, ...]:
 def test_every_instruction_is_encoded_and_printed_as_the_engine_reads_it():
     function = wasm.Function(wasm.FuncType((wasm.I32,), ()), (), code_of_every_kind(), "f", "all")
     module = wasm.Module((wasm.Import("host", "g", wasm.FuncType((wasm.F64,), (wasm.F32,))),), (function,), 2, (1,))
-    with new_engine(1 << 20) as engine:
+    with new_engine() as engine:
         wasmtime.Module.validate(engine, module.encode())
     assert wasmtime.wat2wasm(module.to_text()) == _without_custom_sections(module)
 
@@ -310,7 +310,7 @@ def test_the_engines_own_check_stands_behind_ours(monkeypatch):
 
 def test_a_broken_module_is_a_diagnostic():
     module = wasm.Module((), (wasm.Function(wasm.FuncType((), (wasm.I32,)), (), (("f64.const", 0),), "f"),), 1)
-    with new_engine(1 << 20) as engine, pytest.raises(MirError, match="E0607"):
+    with new_engine() as engine, pytest.raises(MirError, match="E0607"):
         compile_module(engine, module.encode())
 
 
@@ -352,3 +352,52 @@ def test_native_calls_with_arrays_too_large_for_the_memory():
             assert first(np.ones(3)) == 1.0
             with pytest.raises(Trap, match="out_of_memory"):
                 first(np.zeros(1 << 20))
+
+
+# What is refused, and where the engine itself would stop
+
+
+@pytest.mark.parametrize("stack", [64 << 10, 1793 << 10, 8 << 20, 1 << 40])
+def test_any_stack_limit_ends_in_our_trap_with_its_place(stack):
+    parameters = ", ".join(f"p{i}: i64" for i in range(300))
+    source = f"fn main({parameters}) -> i64:\nentry:\n  r = call main({', '.join(f'p{i}' for i in range(300))})\n  s = add r, p0\n  ret s\n"
+    with LocalExecutionManager("cranelift", limits=Limits(stack=stack)) as em:
+        em.compile(source)
+        with pytest.raises(Trap) as caught:
+            em.execute("main", *range(300))
+    assert (caught.value.kind, caught.value.span.line) == ("stack_overflow", 3)
+
+
+def test_a_stack_limit_that_is_raised_later_counts():
+    source = "fn main(n: i64) -> i64:\nentry:\n  is_last = eq n, 0\n  if is_last then done else more\nmore:\n  m = sub n, 1\n  r = call main(m)\n  s = add r, 1\n  ret s\ndone:\n  ret 0\n"
+    with LocalExecutionManager("cranelift", limits=Limits(stack=64 << 10)) as em:
+        em.compile(source)
+        for call in (lambda: em.execute("main", 3000), lambda: em.function("main")(3000)):
+            with pytest.raises(Trap, match="nested too deeply"):
+                call()
+        with em.limited(stack=1 << 20):
+            assert em.execute("main", 3000) == 3000
+
+
+def test_ordinary_recursion_is_as_deep_as_people_expect():
+    source = "fn main(n: i64) -> i64:\nentry:\n  is_last = eq n, 0\n  if is_last then done else more\nmore:\n  m = sub n, 1\n  r = call main(m)\n  s = add r, 1\n  ret s\ndone:\n  ret 0\n"
+    with LocalExecutionManager("cranelift") as em:
+        em.compile(source)
+        assert em.execute("main", 10_000) == 10_000
+
+
+def test_too_many_parameters_are_refused_by_name():
+    source = f"fn main({', '.join(f'p{i}: i64' for i in range(1100))}) -> i64:\nentry:\n  ret p0\n"
+    with LocalExecutionManager("cranelift") as em:
+        em.compile(source)
+        with pytest.raises(MirError, match=r"E0607.*`main` has 11\d\d parameters; the Cranelift back end takes 1000"):
+            em.execute("main", *range(1100))
+
+
+def test_the_text_form_of_deep_nesting_stays_small():
+    cases = 1500
+    arms = "".join(f"a{i}:\n  ret {i}\n" for i in range(cases))
+    source = f"fn main(n: i64) -> i64:\nentry:\n  switch n [{', '.join(f'{i}: a{i}' for i in range(cases))}] else last\n{arms}last:\n  ret -1\n"
+    with LocalExecutionManager("cranelift") as em:
+        em.compile(source)
+        assert em.execute("main", 7) == 7 and len(em.function("main").wat) < 400 * cases

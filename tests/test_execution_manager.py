@@ -46,6 +46,15 @@ def test_asking_for_cranelift_without_wasmtime_names_the_install_command(monkeyp
         assert (manager.backend_name, manager.backend_reason) == ("llvm-jit", "auto: llvm, because wasmtime is not installed")
 
 
+def test_a_wasmtime_that_is_too_old_is_not_taken(monkeypatch):
+    monkeypatch.setattr("simple_magic.execution.defaults.wasmtime_version", lambda: "20.0.0")
+    with pytest.raises(ValueError, match=r"needs wasmtime 45 or later, there is 20\.0\.0: pip install"):
+        LocalExecutionManager.cranelift()
+    with LocalExecutionManager.auto_select() as manager:
+        assert manager.backend_name == "llvm-jit" and "there is 20.0.0" in manager.backend_reason
+    assert set_jit_backend("cranelift") is False and get_jit_backend() == "auto"
+
+
 def test_auto_is_cranelift_where_wasmtime_is_installed():
     with LocalExecutionManager.auto_select() as manager:
         assert (manager.backend_name, manager.backend_reason) == ("cranelift-jit", "auto: cranelift, because wasmtime is installed")

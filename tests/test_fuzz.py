@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simple_magic import format_text, from_json, parse_text, to_json, verify
+from simple_magic.__main__ import main
 from simple_magic.backends import llvm_rules
 from simple_magic.fuzz import campaign, compare, mutate
 from simple_magic.fuzz.child import Child, ChildDied
@@ -219,3 +220,9 @@ def test_the_command(tmp_path):
     assert done.returncode == 0 and "0 findings" in done.stdout, done.stdout + done.stderr
     done = subprocess.run([*command[:4], "--executors", "abacus"], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert done.returncode == 1 and "abacus" in done.stderr and next(iter(EXECUTORS)) in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--minutes", "-1"), ("--jobs", "0"), ("--minutes", "nan"), ("--count", "-5")])
+def test_the_command_refuses_numbers_that_make_no_sense(words, capsys):
+    assert main(["fuzz", *words]) == 1
+    assert "1 or more" in capsys.readouterr().err

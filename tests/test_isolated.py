@@ -715,3 +715,21 @@ def test_the_child_ends_with_its_parent_without_noise(more, code):
     done = run(EXIT + more)
     assert (done.returncode, done.stderr) == (code, "")
     assert is_gone(int(done.stdout))
+
+
+def test_a_compile_limit_holds_for_the_cell_that_has_it_alone():
+    small, large = "fn small() -> i64:\nentry:\n  ret 1\n", "fn large() -> i64:\nentry:\n" + "  x = const 1\n" * 20 + "  ret x\n"
+    with LocalExecutionManager("llvm", isolated=True) as em:
+        em.compile(small)
+        em.compile(large)
+        with em.limited(unit_instructions=5):
+            assert em.execute("small") == 1
+            with pytest.raises(MirError, match="the limit is 5"):
+                em.execute("large")
+        assert em.execute("large") == 1
+    with LocalExecutionManager("llvm", isolated=True, limits=Limits(unit_instructions=5)) as em:
+        em.compile(small)
+        assert em.execute("small") == 1
+        with em.limited(unit_instructions=1000):
+            em.compile(large)
+            assert em.execute("large") == 1

@@ -280,3 +280,81 @@ def test_code_stays_while_it_runs(backend):
 def test_an_interrupt_at_any_moment_lets_go_of_the_manager(backend):
     done = run(INTERRUPTED_ANYWHERE, backend)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Arrays that are lent to a program while another one runs
+
+LENT = """
+extern fn reentry_hook() -> i64
+struct Wide:
+""" + "".join(f"  f{i}: i64\n" for i in range(16)) + """
+fn look(a: [f64]) -> i64:
+entry:
+  n = len a
+  ret n
+
+fn second(a: [f64]) -> i64:
+entry:
+  index_set a, 1, 20.0
+  ret 0
+
+fn around(a: [f64]) -> i64:
+entry:
+  q = call reentry_hook()
+  index_set a, 2, 7.0
+  ret q
+
+fn outer(v: i64) -> i64:
+entry:
+  q = call reentry_hook()
+  w = new Wide(""" + ", ".join(f"f{i}: v" for i in range(16)) + """)
+  q = call reentry_hook()
+  r = get_field w, f3
+  ret r
+"""
+
+
+@pytest.mark.parametrize("is_direct", [False, True], ids=["execute", "function"])
+def test_what_a_nested_call_was_lent_is_forgotten_with_it(em, hook, is_direct):
+    lent, calls = np.zeros(4), []
+
+    def once():
+        calls.append(1)
+        if len(calls) % 2:
+            return em.function("look")(lent) if is_direct else em.execute("look", lent)
+        return 0
+
+    hook(once)
+    em.compile(LENT)
+    for value in (8, 1 << 20, 0x123456789000):
+        assert em.execute("outer", value) == value
+    assert lent.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("is_direct", [False, True], ids=["execute", "function"])
+def test_an_array_that_is_lent_twice_keeps_every_write(em, hook, is_direct):
+    lent = np.zeros(4)
+    call = (lambda name: em.function(name)(lent)) if is_direct else (lambda name: em.execute(name, lent))
+
+    def write_and_call():
+        lent[0] = 5.0
+        return call("second")
+
+    hook(write_and_call)
+    em.compile(LENT)
+    call("around")
+    assert lent.tolist() == [5.0, 20.0, 7.0, 0.0]
+
+
+def test_what_the_host_wrote_before_it_raised_stays(em, hook):
+    lent = np.zeros(4)
+
+    def write_and_raise():
+        lent[0] = 5.0
+        raise ValueError("no more")
+
+    hook(write_and_raise)
+    em.compile(LENT)
+    with pytest.raises(ValueError, match="no more"):
+        em.execute("around", lent)
+    assert lent.tolist() == [5.0, 0.0, 0.0, 0.0]

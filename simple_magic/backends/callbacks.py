@@ -101,8 +101,10 @@ class Callbacks:
                     args = self.heap.decode_many(self.heap.words[at : at + count].tolist(), call.arg_types, names)
                     is_foreign = call.name not in INTERNAL_CALLS
                     self.heap.return_lent()
-                    value = self.host.call_extern(call.name, args, call.arg_types, call.result, call.origin)
-                    self.heap.take_lent()
+                    try:
+                        value = self.host.call_extern(call.name, args, call.arg_types, call.result, call.origin)
+                    finally:
+                        self.heap.take_lent()
                     is_foreign = False
                     self.heap.words[at + count] = self.heap.encode(value, call.result, names)
                     args, value = [], None

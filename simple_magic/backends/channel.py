@@ -51,6 +51,7 @@ class Compile(NamedTuple):
     program: int
     unit: Unit
     level: int
+    limits: Limits
 
 
 class Store(NamedTuple):

@@ -35,10 +35,16 @@ from .llvm_jit import NO_PASSES, QUICK, Code, compile_text, platform
 from .native import NativeBackend, NativeCode, NativeProgram, lowered_runtime
 from .numbers import LIBM
 from .traps import SiteTable, bare_trap
-from .wasmtime_engine import ENGINE_FAILED, VALUE_SIZE, Context, LinearMemory, Store, call_address, compile_module, new_engine
+from .wasmtime_engine import ENGINE_FAILED, ENGINE_STACK, VALUE_SIZE, Context, LinearMemory, Store, call_address, compile_module, new_engine
 
 UNSUPPORTED: tuple[str, ...] = ()
 """Core operations that this back end refuses by name: none."""
+STACK_FACTOR = 4
+"""How many bytes of frames are charged for a byte of `Limits.stack`."""
+STACK_SLACK = 256 * 1024
+"""What the engine uses of the stack for itself."""
+MOST_PARAMETERS = 1000
+"""What WebAssembly engines take; with the hidden ones of a function."""
 
 
 @cache
@@ -88,11 +94,16 @@ class CraneliftProgram(NativeProgram):
         done = perf_counter_ns()
         self.timings = {"lower": lowered_at - started, "emit": emitted_at - lowered_at, "compile": compiled_at - emitted_at, "link": done - compiled_at}
 
+    @property
+    def stack_budget(self) -> int:
+        """A frame is charged by an upper bound (`polls.frame_bytes`), often several times what it takes. The engine's own check must come later."""
+        return min(STACK_FACTOR * self.backend.host.limits.stack, ENGINE_STACK - STACK_SLACK)
+
     def run(self, function: str, words: list[int], is_nested: bool) -> tuple[int, int]:
         assert self._store is not None, "the program is closed"
         values = (ctypes.c_int64 * (2 * max(len(words), 2)))()
         values[: 2 * len(words) : 2] = words
-        budget = self.heap.read_word(STACK_LIMIT) if is_nested else self.backend.host.limits.stack
+        budget = self.heap.read_word(STACK_LIMIT) if is_nested else self.stack_budget
         status = self._store.call(self._contexts[function], values, budget, stack_floor(), self.heap.base + STACK_LIMIT)
         if status == 0 and function in self.may_trap:
             status = values[2] & 0xFFFFFFFF  # the engine writes four bytes
@@ -123,6 +134,9 @@ class CraneliftProgram(NativeProgram):
 
 def _check_bodies(module: wasm.Module) -> None:
     for function in module.functions:
+        if len(function.type.params) > MOST_PARAMETERS:
+            raise LoweringError([Diagnostic("E0607", f"`{function.comment}` has {len(function.type.params)} parameters; the Cranelift back end takes {MOST_PARAMETERS}",
+                                            help="pass an array or a struct, or use the llvm back end")])  # fmt: skip
         if len(function.code) > wasm.LARGEST_BODY // 12:
             raise LoweringError([Diagnostic("E0607", f"`{function.comment}` is too large for the Cranelift back end",
                                             help="split the function, or use the llvm back end")])  # fmt: skip
@@ -140,7 +154,7 @@ class CraneliftBackend(NativeBackend[CraneliftProgram]):
     name = "cranelift-jit"
 
     def __init__(self, host: Host) -> None:
-        self.engine = new_engine(host.limits.stack)
+        self.engine = new_engine()
         try:
             self.memory = LinearMemory(self.engine, host.limits.memory)
         except (wasmtime.WasmtimeError, OverflowError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..mir.diagnostics import Diagnostic, LoweringError
 from ..mir.types import Type
 from . import numbers
 from .base import Backend, Host
@@ -22,8 +23,10 @@ def make_engine(name: str, host: Host) -> Backend:
     if name == "interpreter":
         return Interpreter(host)
     if name == "cranelift":
-        from .cranelift import CraneliftBackend
-
+        try:
+            from .cranelift import CraneliftBackend
+        except (ImportError, OSError) as error:  # Found, but broken: the wheel of another platform, or half an installation.
+            raise LoweringError([Diagnostic("E0609", f"the Cranelift back end cannot be loaded: {error}", help="pip install -U 'simple_magic[cranelift]'")]) from None
         return CraneliftBackend(host)
     assert name == "llvm", name
     from .llvm import LlvmBackend

@@ -102,6 +102,8 @@ class Heap:
         """The arrays that were encoded as borrowed memory, by the offset of their header; they keep that memory alive.
 
         Where programs cannot reach that memory, they work on a copy of it in the heap: see `take_lent` and `return_lent`."""
+        self.lent_from = 0
+        """Where the headers of the arrays begin that the innermost call was lent: only these are brought up to date."""
         self._interned: dict[str, int] = {}
         self._codecs: list[tuple[Names, Codec]] = []
         self.write_word(HEAP_TOP, HEAP_START)
@@ -175,19 +177,24 @@ class Heap:
         return values
 
     def return_lent(self) -> None:
-        """Bring what programs wrote into copies of lent arrays to where it belongs."""
+        """Bring what the innermost call wrote into copies of lent arrays to where it belongs."""
         self._move_lent(lambda owner, copy, size: ctypes.memmove(owner, copy, size), lambda items: not items.readonly)
 
     def take_lent(self) -> None:
         """Bring what others wrote into lent arrays to the copies that programs work on."""
         self._move_lent(lambda owner, copy, size: ctypes.memmove(copy, owner, size), lambda _items: True)
 
+    def forget_lent(self, mark: int) -> None:
+        """Forget the lent arrays whose headers lie above a mark: their call is over."""
+        for offset in [offset for offset in self.lent if offset >= mark]:
+            del self.lent[offset]
+
     def _move_lent(self, move: Callable[[int, int, int], object], wanted: Callable[[memoryview], bool]) -> None:
         if self.memory.reaches_host:
             return
         for offset, value in self.lent.items():
             items = value.items
-            if isinstance(items, memoryview) and items.nbytes and wanted(items):
+            if offset >= self.lent_from and isinstance(items, memoryview) and items.nbytes and wanted(items):
                 move(address_of(items), self.base + self.words[(offset + DATA) >> 3], items.nbytes)
 
     def find_text(self, text: str) -> int | None:

@@ -279,7 +279,7 @@ class IsolatedBackend:
             self._known.difference_update(gone)
             _tell(child, Close(gone))
         if program.number not in self._known:
-            program.timings = self._simple(Compile(program.number, program.unit, program.level), "it compiled the unit")
+            program.timings = self._simple(Compile(program.number, program.unit, program.level, self.host.limits), "it compiled the unit")
             self._known.add(program.number)
 
     def view(self, program: IsolatedProgram, attribute: str) -> object:

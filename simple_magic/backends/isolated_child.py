@@ -176,6 +176,7 @@ class Server:
 
     def compile(self, message: Compile) -> None:
         def compile_unit() -> object:
+            self.host.limits = message.limits
             if self.engine is None:
                 self.engine = make_engine(self.name, self.host)
             program = self.programs[message.program] = self.engine.compile(message.unit, message.level)

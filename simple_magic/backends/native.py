@@ -96,6 +96,11 @@ class NativeProgram:
         self.may_trap = self.traps | frozenset(self.lowered.table)
         self.may_run_long = may_run_long(module)
 
+    @property
+    def stack_budget(self) -> int:
+        """How many bytes of stack a call may be charged."""
+        return self.backend.host.limits.stack
+
     def run(self, function: str, words: list[int], is_nested: bool) -> tuple[int, int]:
         """Call with argument words; return (status, result word)."""
         raise NotImplementedError
@@ -110,7 +115,9 @@ class NativeProgram:
         params, result = self.signatures[function]
         depth, mark = backend.callbacks.depth, heap.mark()
         saved = [] if depth == 0 else [(part, bytes(heap.bytes[part])) for part in _SAVED]
+        lent_from = heap.lent_from
         try:
+            heap.lent_from = mark if depth else 0
             backend.callbacks.depth = depth + 1
             backend.callbacks.enter(depth)
             words = heap.encode_many(args, params, self.names)
@@ -123,6 +130,7 @@ class NativeProgram:
             return heap.decode(word, result, self.names)
         finally:
             heap.return_lent()
+            heap.lent_from = lent_from
             backend.callbacks.depth = depth
             if depth:
                 backend.callbacks.enter(depth - 1)
@@ -240,15 +248,15 @@ class NativeBackend(Generic[P]):
     def reclaim(self, program: NativeProgram, mark: int) -> None:
         """Give back what a call has left on the heap: everything above `mark`, but for what globals may refer to."""
         heap = self.heap
+        if not (program.keeps_objects and program.may_keep_arrays):
+            # The headers of what this call was lent lie above the mark: a caller's program may use that memory for anything.
+            heap.forget_lent(mark if self.callbacks.depth else 0)
         if program.keeps_objects:
             self._kept = heap.mark()
         elif heap.mark() > max(mark, self._kept):
             heap.release(max(mark, self._kept))
-        if self.callbacks.depth == 0:
-            if heap.lent and not (program.keeps_objects and program.may_keep_arrays):
-                heap.lent.clear()
-            if program.keeps_objects and heap.mark() > self.compact_at:
-                self.compact()
+        if self.callbacks.depth == 0 and program.keeps_objects and heap.mark() > self.compact_at:
+            self.compact()
 
     def compact(self) -> None:
         """Keep on the heap only what globals refer to."""

@@ -18,6 +18,8 @@ MOST_LOCALS = 50_000
 """Locals of one function, parameters included, that an engine has to accept."""
 LARGEST_BODY = 7_654_321
 """Bytes of one function body that an engine has to accept."""
+DEEPEST_INDENT = 40
+"""The text form indents no further: deep nesting would make it quadratic."""
 PAGE = 65_536
 
 _TYPE_CODES = {I32: 0x7F, I64: 0x7E, F32: 0x7D, F64: 0x7C}
@@ -275,7 +277,7 @@ def _text_of_function(function: Function, index: int) -> list[str]:
     for instruction in function.code:
         if instruction[0] in ("end", "else"):
             depth -= 1
-        lines.append("  " * depth + _text_of(instruction))
+        lines.append("  " * min(depth, DEEPEST_INDENT) + _text_of(instruction))
         if instruction[0] in ("block", "loop", "if", "else"):
             depth += 1
     return [*lines, "  )"]

@@ -23,22 +23,24 @@ from .worker import run_in_worker
 
 LARGEST_MEMORY = 65_535 * wasm.PAGE
 """Bytes that 32-bit addresses reach, but for the last page."""
-STACK_SLACK = 256 * 1024
-"""Bytes beyond `Limits.stack` at which the engine's own check stops a program, should ours ever be wrong."""
+ENGINE_STACK = 6 << 20
+"""Bytes of stack at which the engine's own check stops a program, should ours ever be wrong; within the stack that main threads usually have."""
 VALUE_SIZE = 16
 """Bytes of a raw value in a block of arguments and results."""
 
 _TYPES = {wasm.I32: wasmtime.ValType.i32, wasm.I64: wasmtime.ValType.i64, wasm.F32: wasmtime.ValType.f32, wasm.F64: wasmtime.ValType.f64}
 
 
-def new_engine(stack: int) -> wasmtime.Engine:
+def new_engine() -> wasmtime.Engine:
     """Return an engine of its own: 64-bit checks by guard pages, one thread per compilation (a pool would not survive a fork)."""
     config = wasmtime.Config()
     config.wasm_threads = True
     config.shared_memory = True
     config.parallel_compilation = False
     config.native_unwind_info = sys.platform == "win32"
-    config.max_wasm_stack = stack + STACK_SLACK
+    # Nothing runs asynchronously here, but the engine ends the process if this other stack is the smaller one.
+    ffi.wasmtime_config_async_stack_size_set(config.ptr(), ENGINE_STACK)
+    config.max_wasm_stack = ENGINE_STACK
     return wasmtime.Engine(config)
 
 

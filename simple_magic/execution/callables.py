@@ -127,7 +127,7 @@ def native_target(manager: LocalExecutionManager, compiled: CompiledUnit, name: 
         heap=program.heap.base,  # type: ignore[attr-defined]
         owner=manager.ownership.address,
         state=manager.call_state,
-        stack=manager.limits.stack,
+        stack=program.stack_budget,  # type: ignore[attr-defined]
         resets_heap=True,
         releases_gil=name in program.may_run_long,  # type: ignore[attr-defined]
         writes=[p.type in compiled.written_arrays[name] for p in manager.definition(name).params],

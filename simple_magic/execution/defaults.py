@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from ..backends.engines import ENGINE_NAMES
@@ -23,12 +25,15 @@ def normalise_backend(name: str) -> str:
 
 
 def set_jit_backend(name: str) -> bool:
-    """Set the process's default back end; return False (and change nothing) for an unknown name."""
+    """Set the process's default back end; return False (and change nothing) for an unknown name, or one that is not installed."""
     global _default
     try:
-        _default = normalise_backend(name)
+        short = normalise_backend(name)
+        if short != "auto":
+            choose_backend(short)
     except ValueError:
         return False
+    _default = short
     return True
 
 
@@ -37,7 +42,27 @@ def get_jit_backend() -> str:
     return _default
 
 
+WASMTIME_SINCE = 45
 CRANELIFT_MISSING = "the Cranelift back end needs wasmtime, which is not installed: pip install 'simple_magic[cranelift]'"
+
+
+@cache
+def wasmtime_version() -> str:
+    """Return the installed version, "" if nothing of that name says one. Looked up once: every call of a program asks for its back end."""
+    try:
+        return version("wasmtime")
+    except PackageNotFoundError:
+        return ""
+
+
+def cranelift_problem() -> str:
+    """Return why Cranelift cannot be used, in one sentence; "" if it can."""
+    if find_spec("wasmtime") is None:
+        return CRANELIFT_MISSING
+    found = wasmtime_version()
+    if not found.partition(".")[0].isdecimal() or int(found.partition(".")[0]) < WASMTIME_SINCE:
+        return f"the Cranelift back end needs wasmtime {WASMTIME_SINCE} or later, there is {found or 'another package of that name'}: pip install -U 'simple_magic[cranelift]'"
+    return ""
 
 
 def choose_backend(name: str) -> tuple[str, str]:
@@ -46,11 +71,13 @@ def choose_backend(name: str) -> tuple[str, str]:
     reason = "asked for"
     if wanted == "auto" and _default != "auto":
         wanted, reason = _default, f"auto: set_jit_backend({_default!r}) is in force"
-    has_llvm, has_cranelift = find_spec("llvmlite") is not None, find_spec("wasmtime") is not None
+    has_llvm, problem = find_spec("llvmlite") is not None, cranelift_problem()
     if wanted == "auto" and not has_llvm:
         return "interpreter", "auto: llvmlite is not installed"
     if wanted == "auto":
-        return ("cranelift", "auto: cranelift, because wasmtime is installed") if has_cranelift else ("llvm", "auto: llvm, because wasmtime is not installed")
-    if wanted == "cranelift" and not has_cranelift:
-        raise ValueError(CRANELIFT_MISSING)
+        if not problem:
+            return "cranelift", "auto: cranelift, because wasmtime is installed"
+        return "llvm", "auto: llvm, because wasmtime is not installed" if problem == CRANELIFT_MISSING else f"auto: llvm, because {problem}"
+    if wanted == "cranelift" and problem:
+        raise ValueError(problem)
     return wanted, reason

@@ -295,6 +295,7 @@ CODES: dict[str, CodeInfo] = {
     "E0606": CodeInfo("no memory for constants", "The heap is too full for the texts that stand as constants in the unit: `Limits.memory` is small, or globals hold much.", "", "", "python"),
     "E0607": CodeInfo("refused by LLVM", "LLVM did not accept the code made for the unit. That is a defect of this package, not of the program: please report it.", "", "", "python"),
     "E0608": CodeInfo("no room for the heap", "The system does not give the manager the address space that `Limits.memory` asks for.", "", "", "python"),
+    "E0609": CodeInfo("no Cranelift", "wasmtime is installed, but it cannot be loaded: its version is too old, or its library is missing or for another system.", "", "", "python"),
     "E0620": CodeInfo("no isolation", "An isolated call needs a process of its own, and pipes to send it the unit: the system gives none, or the unit cannot be sent.", "", "", "python"),
     "E0621": CodeInfo("no derivative", "A number that depends on an input reaches an operation or an extern whose result has no derivative; the message names it.", "", "", "python"),
     "E0622": CodeInfo("not an input", "A model that is to be differentiated takes nodes and f64 numbers, and nothing else.", "", "", "python"),
