@@ -285,7 +285,7 @@ class SimpleMagics(Magics):
     def simple_grad(self, line: str, cell: str | None = None, local_ns: dict | None = None) -> GradientReport:
         """Differentiate a model in interpreter and compiled mode, and show what happened to every gradient.
 
-        The cell defines `fn model(x: Value, y: Value) -> Value` with the nodes of the library (`%%simple_jit --use autograd` shows them), or its own node
+        The cell defines `fn model(x: Value, y: Value) -> Value` with the nodes of the library, which `%%simple_jit --use autograd` brings too, or its own node
         class with its own backward. As a line, `%simple_grad model(x=3.0)`, it takes what the notebook has defined. Inputs are literals or names of notebook
         variables; `model(**start)` takes them from a dict.
         Every run works on its own copy of the globals; what the cell defines is gone afterwards.

@@ -196,7 +196,8 @@ def make_driver(model: Function, options: NodeOptions, names: Names, functions: 
         raise refuse(f"`{clash[0]}` is the name of a function of the driver", "give the program's function another name")
     node_type = Named(options.node)
     if model.result != node_type:
-        raise refuse(f"`{model.name}` returns {format_type(model.result)}, but a model returns a node ({options.node})")
+        raise refuse(f"`{model.name}` returns {format_type(model.result)}, but a model returns a node ({options.node})",
+                     f"name the class of the nodes: node=\"{format_type(model.result)}\", in a cell --node {format_type(model.result)}")  # fmt: skip
     fields = {f.name: f.type for f in node.fields}
     gradient, value = _gradient_type(options, fields, functions), fields.get(options.value)
     if value not in (F64, Array(F64)):

@@ -10,7 +10,7 @@ each contribution. The words:
     doubled        a contribution arrived more than once
     clobbered      a contribution was overwritten, or a value that backward needs was, before backward read it
     wrong          everything arrived, and the number is still not the derivative: the rules are wrong, not the memory
-    non-finite     the gradient or the derivative is infinite or not a number
+    non-finite     the gradient, the derivative or the result itself is infinite or not a number
     kink           the function has no derivative here
     inconclusive   the oracles disagree, or the trace does not explain the number
     no-result      the run trapped or reached a limit
@@ -189,7 +189,7 @@ class _Case:
     def verdict(self) -> Verdict:
         number, tangent = self.number, self.tangent
         assert number is not None
-        if not math.isfinite(number) or (tangent.trap is None and not math.isfinite(tangent.derivative)):
+        if not math.isfinite(number) or (tangent.trap is None and not (math.isfinite(tangent.derivative) and (math.isfinite(tangent.value) or not tangent.depends))):
             return self.non_finite(number)
         known = tangent.trap is None
         right = known and is_right(number, tangent)
@@ -259,8 +259,10 @@ class _Case:
         own = [e for e in bad if self.home and e.original == self.replayed.original(self.home)]
         if not math.isfinite(number):
             sentence = f"the gradient is {number}" + (f", first seen at event {bad[0].time} ({place(bad[0])})" if bad else "")
-        else:
+        elif not math.isfinite(self.tangent.derivative):
             sentence = f"the derivative is {self.tangent.derivative}"
+        else:
+            sentence = f"the result itself is {self.tangent.value}: a derivative of it means nothing"
         if self.tangent.non_finite:
             sentence += f"; in the function itself the first such number is made by {self.tangent.non_finite[0]}"
         return self.make("non-finite", sentence, [*bad[:1], *own[:1]], cause=bad[0] if bad else None, symptom=own[0] if own else None)
