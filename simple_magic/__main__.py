@@ -163,6 +163,8 @@ def _grad(options: argparse.Namespace) -> int:
     from .show.gradients.report import gradient_experiment
     from .show.gradients.table import log_lines
 
+    if "=" in options.model:
+        raise ValueError(f"{options.model!r} is an input; the model's name comes before it: grad FILE MODEL x=3.0 ...")
     name, content = _read(options.file)
     try:
         report = gradient_experiment(content, options.model, word_inputs(options.inputs), cell=name, **experiment_options(options))

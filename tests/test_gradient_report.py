@@ -347,3 +347,10 @@ def test_what_a_model_prints_is_part_of_the_report(capsys):
     assert capsys.readouterr().out == "" and [run.stdout for run in found.runs] == ["<b>once</b>\n"] * 2
     assert "interpreter/value, llvm/reference printed:\n<b>once</b>" in repr(found)
     assert "&lt;b&gt;once" in found.to_html() and "<b>once" not in found.to_html()
+
+
+def test_a_forgotten_model_is_told(file, capsys):
+    assert main(["grad", file, "x=3.0", "y=4.0"]) == 1
+    assert "the model's name comes before it" in capsys.readouterr().err
+    assert main(["grad", file, "model", "x=3.0", "y=abc"]) == 1
+    assert "input y: 'abc' is not a Python literal" in capsys.readouterr().err

@@ -156,5 +156,8 @@ def word_inputs(words: list[str]) -> dict[str, object]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ValueError(f"{word!r}: write an input as NAME=NUMBER, such as x=3.0")
-        found[name] = literal(value)
+        try:
+            found[name] = literal(value)
+        except ValueError as error:
+            raise ValueError(f"input {name}: {error}") from None
     return found

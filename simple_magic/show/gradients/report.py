@@ -250,7 +250,7 @@ class GradientReport:
         if not self.experiment.steps:
             parts.append(self.graph().to_svg())
         shown = ("table", "curves") if self.experiment.steps else ("table", "graph")
-        folded = [*(["graph"] if self.experiment.steps else []), "timeline", "divergence", "memory", *(["tests"] if dict(self.judgement.tests) else [])]
+        folded = [*(["graph"] if self.experiment.steps else []), "timeline", *(["divergence"] if len(self.runs) > 1 else []), "memory", *(["tests"] if dict(self.judgement.tests) else [])]
         parts += [_section_html(name, getattr(self, name)(), is_open=True) for name in self.sections if name not in shown]
         whys = "\n".join(log_lines(self.judged))
         parts.append(code_html("every verdict in one line", whys))
