@@ -186,7 +186,7 @@ def _grad(options: argparse.Namespace) -> int:
         Path(options.png).write_bytes(report.hero().to_png())
     if options.traces:
         report.save_traces(options.traces)
-    failing = report.words() - {"ok"} if options.fail_on == ("any",) else report.words() & set(options.fail_on)
+    failing = report.words() - {"ok"} if "any" in options.fail_on else report.words() & set(options.fail_on)
     return 1 if report.is_void or failing else 0
 
 

@@ -343,3 +343,61 @@ def test_each_element_has_its_own_word():
     seen = run_experiment(source, "model", {"a": (-1.0, 0.0, 2.0)}, runs=[("interpreter", "reference")], node="Dense")
     found = judge_experiment(seen, controls=False).verdicts["interpreter", "reference"]
     assert [(v.parameter, v.word, v.zero) for v in found] == [("a[0]", "ok", "correct"), ("a[1]", "kink", ""), ("a[2]", "ok", "")]
+
+
+MISFIT = """
+class Bag:
+  data: f64
+  grad: [f64]
+  parents: [Bag]
+
+fn Bag.leaf(x: f64) -> Bag:
+entry:
+  grad: [f64] = array 0.0
+  parents: [Bag] = array
+  b = new Bag(data: x, grad: grad, parents: parents)
+  ret b
+
+fn product(x: Bag, y: Bag) -> Bag:
+entry:
+  p = mul x.data, y.data
+  grad: [f64] = array 0.0
+  parents: [Bag] = array x, y
+  b = new Bag(data: p, grad: grad, parents: parents)
+  ret b
+
+# Both gradients go into x, none into y.
+fn Bag.backward(self: Bag):
+entry:
+  x = index_get self.parents, 0
+  y = index_get self.parents, 1
+  both: [f64] = array y.data, x.data
+  set_field x, grad, both
+  ret
+"""
+
+
+def test_a_gradient_of_another_length_is_wrong_and_moves_nobody_else():
+    seen = run_experiment(MISFIT, "product", {"x": 3.0, "y": 4.0}, node="Bag", runs=[("interpreter", "reference")])
+    found = judge_experiment(seen, controls=False).of("interpreter", "reference")
+    assert {name: v.word for name, v in found.items()} == {"x": "wrong", "y": "never-written"}
+    assert found["x"].sentence == "the gradient has 2 numbers, the parameter 1"
+
+
+SHIFTED = """
+fn shifted(x: Value) -> Value:
+entry:
+  v = get_field x, data
+  square = mul v, v
+  high = add square, 1000000000000000.0
+  parents: [Value] = array x
+  slopes: [f64] = array v
+  r = new Value(data: high, grad: 0.0, parents: parents, slopes: slopes, op: "shifted", id: 7)
+  ret r
+"""
+
+
+def test_the_size_of_the_result_excuses_nothing():
+    seen = run_experiment(SHIFTED, "shifted", {"x": 3.0}, runs=[("interpreter", "reference")])
+    verdict = judge_experiment(seen, controls=False).of("interpreter", "reference")["x"]
+    assert (verdict.gradient, verdict.wanted.derivative) == (3.0, 6.0) and verdict.word in ("wrong", "inconclusive")

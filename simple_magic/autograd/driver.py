@@ -99,7 +99,7 @@ none:
   ret out
 """,
 }
-HELPER_NAMES = (DRIVER, "gradient_phase", "gradient_leaf", "gradient_root", "gradient_put", "gradient_descend", "gradient_given")
+HELPER_NAMES = (DRIVER, "gradient_forward", "gradient_phase", "gradient_leaf", "gradient_root", "gradient_put", "gradient_descend", "gradient_given")
 
 
 @dataclass(frozen=True)

@@ -157,10 +157,14 @@ def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]
     gradients = {i.name: run.gradients.get(i.name) for i in driver.parameters}
     absent = {name for name, found in gradients.items() if found is None} if run.trap is None else set()
     given: dict[str, Gradient] = {}
+    misfits: dict[str, str] = {}
     for i in driver.parameters:
         size = len(seen.inputs[i.name]) if i.is_list else None  # type: ignore[arg-type]
-        given[i.name] = _missing(size, run.trap) if gradients[i.name] is None else gradients[i.name]  # type: ignore[assignment]
+        given[i.name] = _missing(size, run.trap) if gradients[i.name] is None else _fitted(gradients[i.name], size)
+        if gradients[i.name] is not None and _length(gradients[i.name]) != (size if i.is_list else 1):
+            misfits[i.name] = f"the gradient has {_length(gradients[i.name])} numbers, the parameter {size if i.is_list else 1}"
     found = judge(judged_trace(seen, run), given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value)
+    found = tuple(replace(v, word="wrong", sentence=misfits[name]) if (name := v.parameter.partition("[")[0]) in misfits else v for v in found)
     return tuple(_noted(v, run, v.parameter.partition("[")[0] in absent) for v in found)
 
 
@@ -170,6 +174,18 @@ def judged_trace(seen: Experiment, run: Run) -> Trace:
     if seen.options.store and run.trap is None:
         return replace(trace, names=store_entries(seen, run.semantics))
     return replace(trace, names=with_stored_copies(trace)) if seen.options.reader else trace
+
+
+def _length(gradient: object) -> int:
+    return len(gradient) if isinstance(gradient, tuple) else 1
+
+
+def _fitted(gradient: object, size: int | None) -> Gradient:
+    """Return as many numbers as the parameter has, so that every other parameter is held against its own oracle."""
+    numbers: list = list(gradient) if isinstance(gradient, tuple) else [gradient]
+    if size is None:
+        return numbers[0]
+    return (numbers + [0.0] * size)[:size]
 
 
 def _missing(size: int | None, trap: Trap | None) -> Gradient:
