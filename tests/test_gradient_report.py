@@ -286,7 +286,7 @@ def test_the_command_prints_a_line_for_every_gradient(file, capsys):
         ["x", "[interpreter/value]:", "lost"], ["y", "[interpreter/value]:", "lost"], ["x", "[llvm/reference]:", "ok"], ["y", "[llvm/reference]:", "ok"]]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "status"), [("lost", 1), ("doubled", 0), ("any", 1), ("doubled,lost", 1)])
+@pytest.mark.parametrize(("words", "status"), [("lost", 1), ("doubled", 0), ("any", 1), ("doubled,lost", 1), ("doubled,any", 1)])
 def test_the_command_fails_on_words(file, capsys, words, status):
     assert main(["grad", file, "model", "x=3.0", "y=4.0", "--fail-on", words, "--runs", "interpreter/value"]) == status
 

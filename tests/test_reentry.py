@@ -346,6 +346,19 @@ def test_an_array_that_is_lent_twice_keeps_every_write(em, hook, is_direct):
     assert lent.tolist() == [5.0, 20.0, 7.0, 0.0]
 
 
+def test_a_nested_call_that_is_lent_a_part_leaves_the_rest_as_the_host_wrote_it(em, hook):
+    lent = np.zeros(4)
+
+    def write_and_call():
+        lent[0] = 5.0
+        return em.execute("second", lent[1:3])
+
+    hook(write_and_call)
+    em.compile(LENT)
+    em.execute("around", lent)
+    assert lent.tolist() == [5.0, 0.0, 7.0, 0.0], "`second` wrote 20 where `around` wrote 7 afterwards"
+
+
 def test_what_the_host_wrote_before_it_raised_stays(em, hook):
     lent = np.zeros(4)
 

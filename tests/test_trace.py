@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from pictures import DENSE, DIAMOND
 
 from simple_magic import LocalExecutionManager, MirError
 from simple_magic.autograd.experiment import run_experiment
@@ -18,26 +19,6 @@ from simple_magic.passes.shadows import Options
 from simple_magic.passes.trace import add_trace
 
 BACKENDS = ("interpreter", "llvm", "cranelift")
-
-DIAMOND = """
-fn model(x: Value, y: Value) -> Value:
-entry:
-  a = call Value.add(x, y)
-  b = call Value.mul(x, y)
-  r = call Value.add(a, b)
-  out = call Value.tanh(r)
-  ret out
-"""
-
-DENSE = """
-fn model(x: Dense, w: Dense) -> Dense:
-entry:
-  p = call Dense.mul(x, w)
-  s = call Dense.sigmoid(p)
-  q = call Dense.mul(s, x)
-  r = call Dense.mean(q)
-  ret r
-"""
 
 OWN = """
 {kind} Node:
