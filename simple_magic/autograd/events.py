@@ -11,8 +11,9 @@ An `Event` explains itself without its neighbours:
     kind       alloc       the program made a node
                copy        the semantics model copied a node: `object` is the new one, `source` the old one, `position` why
                share       an instruction passed a node on without copying it (recorded only if asked for)
-               write_back  the model stored a copied node back to where it came from: `object` is what was stored; or the program stored back a
-                           gradient array that the model had copied: one event without, and one with `element` for each element that this changed
+               write_back  the model stored a copied node back to where it came from: `object` is what was stored; or the program stored a gradient
+                           array that the model had copied, back into a node: `object` is the node, `source` the copy: one event without `element`,
+                           and one for each element that this changed
                accumulate  a write of (the same field of the same object) + something; `delta` is what `after` adds to `before`
                overwrite   any other write
                write       a write of which the pass cannot tell whether it accumulates
@@ -23,7 +24,7 @@ An `Event` explains itself without its neighbours:
                array alone, if elements of that copy are written), "@grads[7]" an entry of
                a gradient store, "?" a node that is older than the trace
     chain      `object`, what it was copied from, ..., the original: ("3.2", "3.1", "3")
-    source     for copy and share: the object that was copied or shared; else ""
+    source     for copy and share: the object that was copied or shared; for write_back: see there; else ""
     position   for copy: the position of the semantics model ("argument", "element_read", "hop", ...); else ""
     path       what was written, as the function calls it: "parents[i].grad"; for copy, share and write_back: what was read or written
     field      the written field: the gradient's or the value's; else ""

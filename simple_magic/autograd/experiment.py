@@ -295,7 +295,7 @@ def _unfollowed(trace: Trace, gradients: Mapping[str, object], gradient: str) ->
     last: dict[tuple[str, int | None], float | None] = {}
     for event in trace.events:
         if event.step == 0 and (event.is_write or event.kind == "write_back") and event.field == gradient and event.after is not None:
-            last[event.object if event.is_write else event.original, event.element] = event.after
+            last[event.object, event.element] = event.after
     for name, node in own.items():
         found = gradients.get(name)
         numbers = found if isinstance(found, tuple) else (found,)

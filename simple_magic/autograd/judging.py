@@ -220,7 +220,7 @@ def with_stored_copies(trace: Trace) -> dict[str, str]:
     names = dict(trace.names)
     by_original = {e.original: trace.names[e.object] for e in trace.events if e.object in trace.names}
     for event in reversed(trace.events):
-        if event.kind == "write_back" and event.original in by_original:
+        if event.kind == "write_back" and not event.source and event.original in by_original:
             names.setdefault(event.object, by_original[event.original])
     return names
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..mir.diagnostics import Origin, Span
-from ..passes.shadows import EITHER, STORE, UNKNOWN, Site
+from ..passes.shadows import EITHER, HEADER, STORE, UNKNOWN, Site
 from .driver import BACKWARD
 from .events import PHASES, UNKNOWN as UNKNOWN_EDGE, Event, Trace, number_occurrences
 
@@ -94,10 +94,7 @@ class _Reader:
             return self.made(i, site, chain, source=source[0])
         chain = self.chain(r.object[i])
         if site.kind == "write":
-            return self.write(i, site, chain)
-        if site.kind == "write_back" and site.has_element and r.slot[i] >= 0:
-            before, after = r.before[i], r.after[i]
-            return self.made(i, site, chain, element=r.slot[i], before=before, delta=after - before, after=after)
+            return self.array_write(i, site, chain) if site.is_view else self.write(i, site, chain)
         return self.made(i, site, chain, source=chain[0] if site.kind == "share" else "")
 
     def mark(self, kind: str, value: int, slot: int) -> None:
@@ -118,6 +115,20 @@ class _Reader:
         at = site.origin or Origin("", "", 0)
         return Event(0, kind or site.kind, chain[0], PHASES[self.phase], self.step, at.function, at.block, at.index, text, cell, line, 0, chain,
                      position=site.position, path=site.path, field=site.field, **more)  # type: ignore[arg-type]
+
+    def array_write(self, i: int, site: Site, chain: tuple[str, ...]) -> Event | None:
+        """Return the event of a gradient array that was stored in a node: stored back, if the model had copied it from there, else handed on."""
+        r = self.records
+        stored = self.chain(r.source[i])
+        is_back = stored[-1] == chain[-1] and stored[0] != chain[0]
+        if r.slot[i] == HEADER:
+            return self.made(i, site, chain, "write_back", source=stored[0]) if is_back else None
+        before, after = r.before[i], r.after[i]
+        if not is_back:
+            return self.write(i, site, chain)
+        if before == after:
+            return None
+        return self.made(i, site, chain, "write_back", source=stored[0], element=r.slot[i], before=before, delta=after - before, after=after)
 
     def write(self, i: int, site: Site, chain: tuple[str, ...]) -> Event:
         r = self.records

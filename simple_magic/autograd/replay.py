@@ -161,6 +161,10 @@ def replay(trace: Trace, gradient: str = "grad", value: str = "data") -> Replay:
             for element in elements.get(event.source, {None}):
                 _inherit(state, (event.source, element), (event.object, element), event)
             elements[event.object] |= elements.get(event.source, set())
+        elif event.kind == "write_back" and event.source and event.element is None:
+            _store_back(state, event)
+        elif event.kind == "write_back" and event.source:
+            _check_number(state, (event.object, event.element), event)
         elif event.is_write and event.field == value:
             state.value_writes.append(event)
         elif event.is_write and state.is_gradient(event):
@@ -175,6 +179,17 @@ def _inherit(state: Replay, source: Slot, target: Slot, event: Event) -> None:
         state.reached[target] = set(state.contents[source])
     if source in state.numbers:
         state.numbers[target] = (state.numbers[source][0], event.time)
+
+
+def _store_back(state: Replay, event: Event) -> None:
+    """A copied gradient array became the node's own: what it held is there now, and what came to the node meanwhile is not."""
+    for element in state.elements.get(event.source, set()) | state.elements.get(event.object, set()):
+        slot, stored = (event.object, element), state.contents.get((event.source, element), [])
+        for time in set(state.contents[slot]) - set(stored):
+            state.erasers[slot, time] = event
+        state.contents[slot] = list(stored)
+        state.reached[slot].update(stored)
+        state.elements[event.object].add(element)
 
 
 def _write(state: Replay, event: Event) -> None:

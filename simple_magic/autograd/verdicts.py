@@ -292,7 +292,7 @@ class _Case:
         if first.fate == STALE:
             assert first.by is not None
             sentence = f"{count} arrived and went again: event {first.by.time} ({place(first.by)}) stored an older copy of {self.name} over it"
-            return self.make(word, sentence, [first.event, first.by], first.by, first.by, chain=self.replayed.links(self.home, first.by.edge or first.by.object))
+            return self.make(word, sentence, [first.event, first.by], first.by, first.by, chain=self.replayed.links(self.home, first.by.edge or first.by.source or first.by.object))
         sentence = f"{count} went to a copy that nobody carried back: event {first.event.time} ({place(first.event)}) wrote to {first.event.object}"
         if first.links:
             sentence += "; " + describe_chain(self.name, first.links)

@@ -24,6 +24,8 @@ EITHER = 1 << 62
 """Added to the source of a sum of two gradients as they were read: either one may be the old value of what the sum is written into."""
 CAPACITY = 1 << 19
 """How many events a trace holds unless told otherwise."""
+HEADER = -1
+"""The slot of a record that says which array was written as a whole; those of its elements follow."""
 ZERO = const(I64, 0)
 MARKS = ("phase", "leaf", "root")
 
@@ -41,7 +43,7 @@ class Options:
 @dataclass(frozen=True)
 class Site:
     """What is known about an event before the program runs. `constant`: the written value is a constant, so no gradient took part. `has_value`: the
-    record of an allocation holds the new node's value."""
+    record of an allocation holds the new node's value. `is_view`: what is written is the gradient array of a node, or a copy of one (`provenance.Flow`)."""
 
     kind: str
     origin: Origin | None
@@ -53,6 +55,7 @@ class Site:
     constant: bool = False
     has_element: bool = False
     has_value: bool = False
+    is_view: bool = False
 
 class Tracing:
     """What all functions share while they are rewritten."""

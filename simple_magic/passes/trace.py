@@ -34,7 +34,7 @@ from ..mir.types import BOOL, F64, I64, Array, Dict, Named, Option, walk
 from ..mir.verify import check
 from .provenance import CALLS, ELEMENT_WRITES, NUMBERS
 from .semantics import HOP, OPERANDS, RESULTS
-from .shadows import ID, UNKNOWN, ZERO, Options, Shadows, Site, Tracing, still
+from .shadows import HEADER, ID, UNKNOWN, ZERO, Options, Shadows, Site, Tracing, still
 
 
 def add_trace(module: Module, options: Options, written: Module | None = None) -> tuple[Module, tuple[Site, ...]]:
@@ -232,8 +232,6 @@ class _Function(Shadows):
         node = self.stable(ins.args[0])
         is_back = isinstance(ins.args[1], Place) and (ins.args[1].root.startswith("copied$") and self.copied_for_hop(ins.args[1].root))
         view = self.view_behind(ins.args[1])
-        is_view = view is not None
-        is_copy = view is not None and all(d.op == "aggregate_copy" for d in self.definitions.get(view.root, ()))
         base, source = self.parts(ins.args[1]) if ins.field == self.fields.gradient else (ZERO, ZERO)
         base, source = self.kept(base, ins.args[1]), self.kept(source, ins.args[1])
         value = self.stable(ins.args[1])
@@ -243,16 +241,18 @@ class _Function(Shadows):
         if isinstance(t, Option):
             helper, inner = ("trace$elements", Array(F64)) if is_array else ("trace$number", F64)
             old, new = (self.emit("call", (x,), inner, name=helper) for x in (old, still(new)))
-        head = self.site("write", path=self.path(ins, ins.field), field=str(ins.field), constant=isinstance(ins.args[1], Const), has_element=is_array)
+        head = self.site("write", path=self.path(ins, ins.field), field=str(ins.field), constant=isinstance(ins.args[1], Const), has_element=is_array,
+                         is_view=view is not None)  # fmt: skip
+        target = self.id_of(node)
         if is_array:
-            target: Operand = self.id_of(node)
-            if is_copy:
-                head, target = self.site("write_back", path=self.path(ins, ins.field), field=str(ins.field), has_element=True), Place(f"from${view.root}")  # type: ignore[union-attr]
-                self.event(head, object=target, slot=const(I64, -1))
-            every = const(BOOL, not (is_back or is_view))
+            every: Operand = const(BOOL, not is_back)
+            if view is not None:
+                base, source = ZERO, Place(f"from${view.root}")
+                every = self.emit("ne", (target, source), BOOL)
+                self.event(head, object=target, source=source, slot=const(I64, HEADER))
             self.emit("call", (head, target, source, base, old, new, every), name="trace$array")
         else:
-            self.event(head, object=self.id_of(node), source=source, base=base, before=old, after=new)
+            self.event(head, object=target, source=source, base=base, before=old, after=new)
         self.out.append(replace(ins, args=(node, value)))
 
     def view_behind(self, operand: Operand) -> Place | None:
