@@ -430,11 +430,13 @@ def test_a_traced_program_does_what_the_plain_one_does(kind, models):
     if kind == "struct":
         source = source.replace("  more: (Node, f64)?", "  more: [(Node, f64)]").replace("none: (Node, f64)? = const nil", "none: [(Node, f64)] = array")
         source = source.replace("more = some pair", "more = array pair").replace("pair = unwrap root.more", "pair = index_get root.more, 0")
+    source += "\nfn read(n: Node) -> [f64]:\nentry:\n  g = get_field n, grad\n  ret g\n"
     with LocalExecutionManager("interpreter", opt_level=0) as manager:
         manager.compile(source)
         manager.execute("keep")
         seen = run_experiment(None, "model", {"x": 2.0, "y": 3.0}, backends=BACKENDS,
-                                   models=models, manager=manager, node="Node", leaf="leaf", value="value", backward="backward", store="store", shares=True)  # fmt: skip
+                                   models=models, manager=manager, node="Node", leaf="leaf", value="value", backward="backward", reader="read", store="store",
+                                   shares=True)  # fmt: skip
     for semantics in models:
         runs = [seen.run(backend, semantics) for backend in BACKENDS]
         assert all(r.is_faithful and r.trap is None for r in runs), (semantics, [str(r.trap) for r in runs])

@@ -103,7 +103,7 @@ def verdicts(em: LocalExecutionManager, e: Expectation, shared=frozenset()) -> d
     return {v.parameter: v for v in judge(trace, gradients, ask_oracles(em, driver, e.inputs, e.semantics), trap=trap)}
 
 
-KNOWN_TO_BOTH = [e for e in EXPECTATIONS if e.path.stem not in ("places", "handed", "writebacks")]
+KNOWN_TO_BOTH = [e for e in EXPECTATIONS if e.path.stem not in ("places", "handed", "writebacks", "unfollowed")]
 """The second recorder (`gradient_recorder.py`) knows neither places as homes nor arrays that are handed on or written back; the experiment's own is judged on all below."""
 
 
@@ -132,7 +132,7 @@ def experiment(em: LocalExecutionManager, e: Expectation, backends: tuple[str, .
     definition = em.definition(e.model)
     options = {"backward": e.options.get("backward", "backward"), "reader": e.options.get("reader", ""), "leaf": e.options.get("leaf", "")}
     if "store" in e.options:
-        options |= {"backward": "backward_store", "reader": "stored", "store": "grads"}
+        options |= {"backward": e.options.get("backward", "backward_store"), "reader": "stored", "store": "grads"}
     inputs = dict(zip([p.name for p in definition.params], e.inputs))
     return run_experiment(None, e.model, inputs, runs=[(b, e.semantics) for b in backends], node=definition.params[0].type.name,
                                fuel=int(e.options.get("fuel", 10**6)), manager=em, **options)  # fmt: skip

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from ..mir.diagnostics import Diagnostic, MirError
 from ..mir.model import Function, StructDef
 from ..mir.resolve import Names
-from ..mir.types import BOOL, F64, I64, Array, Named, Option, Type, format_type
+from ..mir.types import BOOL, F64, I64, Array, Dict, Named, Option, Type, format_type
 
 DRIVER = "gradient_driver"
 MARKS = (("gradient_phase", "phase"), ("gradient_leaf", "leaf"), ("gradient_root", "root"))
 """The functions of the driver that the trace pass turns into marks."""
 SETUP, FORWARD, BACKWARD, READ = 0, 1, 3, 5
 """The numbers of phases (`events.PHASES`) that the driver announces."""
+STORE_TYPES = (Dict(I64, F64), Dict(I64, Array(F64)))
 GRADIENT_TYPES = (F64, Array(F64), Option(F64), Option(Array(F64)))
 
 HELPERS = """\
@@ -202,6 +203,9 @@ def make_driver(model: Function, options: NodeOptions, names: Names, functions: 
     gradient, value = _gradient_type(options, fields, functions), fields.get(options.value)
     if value not in (F64, Array(F64)):
         raise refuse(f"`{options.node}.{options.value}` is not f64 or [f64]", "name the field that holds a node's value: value=...")
+    if options.gradient == options.value and not options.reader:
+        raise refuse(f"`{options.node}.{options.value}` cannot be both the value and the gradient", "name the field that holds the gradient: gradient=...")
+    _check_store(options, names)
     _callable(options.backward_function, (node_type,), functions, "backward=...")
     inputs = tuple(_input(p.name, p.type, node_type, options, functions) for p in model.params)
     lines = [f"fn {DRIVER}({''.join(f'input_{i.name}: {format_type(i.type)}, ' for i in inputs)}steps: i64, rate: f64) -> [f64]:", "entry:",
@@ -250,6 +254,17 @@ def _gradient_type(options: NodeOptions, fields: Mapping[str, Type], functions: 
         raise refuse(f"the gradient of `{options.node}` is not f64, [f64] or an option of them",
                      "name the field with gradient=..., or a function that reads it with reader=...")  # fmt: skip
     return found
+
+
+def _check_store(options: NodeOptions, names: Names) -> None:
+    if not options.store:
+        return
+    found = names.globals.get(options.store)
+    if found is None or found.type not in STORE_TYPES:
+        what = "no global" if found is None else f"a global of type {format_type(found.type)}"
+        raise refuse(f"the store `{options.store}` is {what}; a store is a global {{i64: f64}} or {{i64: [f64]}}", "name the global dict: store=...")
+    if not options.reader:
+        raise refuse(f"gradients are in the store `{options.store}`, but nothing reads them", "name the function from a node to its gradient: reader=...")
 
 
 def _callable(name: str, params: tuple[Type, ...], functions: Mapping[str, Function], option: str) -> Function:

@@ -17,6 +17,8 @@ An `Event` explains itself without its neighbours:
                accumulate  a write of (the same field of the same object) + something; `delta` is what `after` adds to `before`
                overwrite   any other write
                write       a write of which the pass cannot tell whether it accumulates
+               unfollowed  backward changed what may be gradients in a way that is not followed: `path` is what it changed; position "replaced" where
+                           the whole store was, by one that holds nothing of it
                drop        an object's life ended (reserved: nothing records it yet)
     function block index   the instruction as written, by origin; `instruction` its text, `cell` and `line` where it stands (cell "" and line 0: unknown)
     occurrence how many events of this kind, path and element this instruction made before, from 0
@@ -55,7 +57,7 @@ from pathlib import Path
 FORMAT = "simple_magic.trace"
 VERSION = 1
 PHASES = ("setup", "forward", "seed", "backward", "update", "read")
-KINDS = ("alloc", "copy", "share", "write_back", "accumulate", "overwrite", "write", "drop")
+KINDS = ("alloc", "copy", "share", "write_back", "accumulate", "overwrite", "write", "unfollowed", "drop")
 WRITES = ("accumulate", "overwrite", "write")
 """The kinds that change a field."""
 UNKNOWN = "unknown"

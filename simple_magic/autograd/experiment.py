@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..backends.values import StructValue, parts_of
 from ..execution.manager import LocalExecutionManager
@@ -25,7 +26,7 @@ from ..mir.printer import format_instruction
 from ..mir.resolve import Names
 from ..mir.text import parse_text
 from ..passes.fuel import add_fuel
-from ..passes.provenance import Fields
+from ..passes.provenance import Fields, find_flow
 from ..passes.semantics import MODELS, Site, apply_semantics
 from ..passes.shadows import CAPACITY, UNKNOWN, Options
 from ..passes.trace import add_trace
@@ -181,6 +182,12 @@ class Bench:
         driver = make_driver(written, options, manager.session.names(), functions)
         manager.compile(driver.text, cell="<gradient driver>")
         return cls(manager, options, driver, manager.session.unit_of(DRIVER), fuel, timeout, capacity, shares)
+
+    @cached_property
+    def is_reader_followed(self) -> bool:
+        """Whether what the reader returns may come from the nodes' gradient field or from the store, which traces show."""
+        o, module = self.options, self.unit.module
+        return (o.reader, "") in find_flow(module, Names.of(module), Fields(o.node, o.gradient, o.value, o.store)).carrying
 
     def inputs(self, given: Mapping[str, object]) -> dict[str, object]:
         """Return the inputs in the order of the parameters. Raises: TypeError."""

@@ -163,7 +163,8 @@ def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]
         given[i.name] = _missing(size, run.trap) if gradients[i.name] is None else _fitted(gradients[i.name], size)
         if gradients[i.name] is not None and _length(gradients[i.name]) != (size if i.is_list else 1):
             misfits[i.name] = f"the gradient has {_length(gradients[i.name])} numbers, the parameter {size if i.is_list else 1}"
-    found = judge(judged_trace(seen, run), given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value)
+    found = judge(judged_trace(seen, run), given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value,
+                  unseen=_unseen(seen))  # fmt: skip
     found = tuple(replace(v, word="wrong", sentence=misfits[name]) if (name := v.parameter.partition("[")[0]) in misfits else v for v in found)
     return tuple(_noted(v, run, v.parameter.partition("[")[0] in absent) for v in found)
 
@@ -174,6 +175,15 @@ def judged_trace(seen: Experiment, run: Run) -> Trace:
     if seen.options.store and run.trap is None:
         return replace(trace, names=store_entries(seen, run.semantics))
     return replace(trace, names=with_stored_copies(trace)) if seen.options.reader else trace
+
+
+def _unseen(seen: Experiment) -> str:
+    """Return why traces do not show the memory that the reader reads; "" if they do."""
+    options, bench = seen.options, seen.bench
+    if not options.reader or bench is None or bench.is_reader_followed:
+        return ""
+    kept = f"neither the field `{options.gradient}` nor `@{options.store}`" if options.store else f"not the field `{options.gradient}`; if it is a global dict, name it as the store"
+    return f"the trace does not show where `{options.reader}` reads: {kept}"
 
 
 def _length(gradient: object) -> int:

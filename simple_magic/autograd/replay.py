@@ -74,6 +74,8 @@ class Replay:
     numbers: dict[Slot, tuple[float, int]] = field(default_factory=dict)
     jumps: list[Jump] = field(default_factory=list)
     value_writes: list[Event] = field(default_factory=list)
+    unfollowed: list[Event] = field(default_factory=list)
+    """Where backward changed what may be gradients, and the trace does not say how."""
     copies: dict[str, Event] = field(default_factory=dict)
     originals: dict[str, str] = field(default_factory=dict)
     elements: dict[str, set[int | None]] = field(default_factory=lambda: defaultdict(set))
@@ -161,6 +163,9 @@ def replay(trace: Trace, gradient: str = "grad", value: str = "data") -> Replay:
             for element in elements.get(event.source, {None}):
                 _inherit(state, (event.source, element), (event.object, element), event)
             elements[event.object] |= elements.get(event.source, set())
+        elif event.kind == "unfollowed":
+            if event.phase in BACKWARD and (state.contributions or event.position != "replaced"):
+                state.unfollowed.append(event)
         elif event.kind == "write_back" and event.source and event.element is None:
             _store_back(state, event)
         elif event.kind == "write_back" and event.source:

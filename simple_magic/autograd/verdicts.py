@@ -105,13 +105,13 @@ def place(event: Event) -> str:
     return where + (f", time {event.occurrence + 1}" if event.occurrence else "")
 
 
-def judge(trace: Trace, gradients: Mapping[str, Gradient], oracle: Oracle, *, trap: Trap | None = None, gradient: str = "grad",
-          value: str = "data") -> tuple[Verdict, ...]:  # fmt: skip
+def judge(trace: Trace, gradients: Mapping[str, Gradient], oracle: Oracle, *, trap: Trap | None = None, gradient: str = "grad", value: str = "data",
+          unseen: str = "") -> tuple[Verdict, ...]:  # fmt: skip
     """Return a verdict per parameter.
 
     gradients: what the run read, by parameter, in the order of the oracle's inputs: numbers, or the numbers of an array, each of which is an input and
     gets a verdict (None: nothing was read). trap: what ended the run.
-    gradient, value: the fields of a node.
+    gradient, value: the fields of a node. unseen: why the trace does not show the memory that the gradients were read from, if so.
     """
     replayed = replay(trace, gradient, value)
     homes: dict[str, list[str]] = {}
@@ -119,7 +119,7 @@ def judge(trace: Trace, gradients: Mapping[str, Gradient], oracle: Oracle, *, tr
         homes.setdefault(name, []).append(home)
     verdicts = []
     for (name, element, number), tangent, difference in zip(_numbers(gradients), oracle.tangents, oracle.differences):
-        case = _Case(replayed, name, homes.get(name, []), element, number, tangent, difference)
+        case = _Case(replayed, name, homes.get(name, []), element, number, tangent, difference, unseen)
         found = case.no_result(trap) if trap is not None or number is None else case.verdict()
         verdicts.append(replace(found, backend=trace.backend, semantics=trace.semantics))
     return tuple(verdicts)
@@ -165,6 +165,7 @@ class _Case:
     number: float | None
     tangent: Tangent
     difference: Difference
+    unseen: str = ""
 
     def __post_init__(self) -> None:
         slots = [self.replayed.slot(home, self.element) for home in self.homes]
@@ -197,9 +198,11 @@ class _Case:
             return self.ok(number)
         if not self.replayed.trace.is_complete:
             return self.make("inconclusive", f"the trace reached its cap: it lacks {self.replayed.trace.dropped} events")
+        if self.unseen and (tangent.depends or number != 0.0):
+            return self.make("inconclusive", self.unseen)
         found = self.by_fate() or self.by_jump(number)
         if found is not None:
-            return found
+            return self.doubted(found, right)
         if known and self.difference.is_kink and (self.is_between(number) or not self.contributions):
             left, right_side = self.difference.left, self.difference.right
             return self.make("kink", f"the function has no derivative here: {left:.6g} from the left, {right_side:.6g} from the right", self.events())
@@ -208,7 +211,7 @@ class _Case:
             return self.make("inconclusive", self.disagreement(), self.events())
         if not self.contributions:
             if tangent.depends:
-                return self.never()
+                return self.unfollowed() or self.never()
             if number == 0.0:
                 return self.make("ok", "the result does not depend on it", zero="independent")
             return self.make("wrong", "the result does not depend on it")
@@ -217,7 +220,27 @@ class _Case:
         found = self.upstream()
         if found is None and is_excused(number, tangent):
             return self.ok(number)
-        return found or self.clobbered_value() or self.wrong()
+        return self.doubted(found, right) if found is not None else self.unfollowed() or self.clobbered_value() or self.wrong()
+
+    # What the trace does not show
+
+    def unfollowed(self) -> Verdict | None:
+        """Return that the trace does not say enough, if the program changed what may be this gradient in a way that is not followed."""
+        if not self.replayed.unfollowed:
+            return None
+        first = self.replayed.unfollowed[0]
+        return self.make("inconclusive", f"{self.doubt(first)}; write to the node's gradient, or through the store's own name", [first], symptom=first)
+
+    def doubt(self, event: Event) -> str:
+        return f"event {event.time} ({place(event)}) changed {event.path}, which may hold gradients, in a way that the trace does not follow"
+
+    def doubted(self, found: Verdict, is_right: bool) -> Verdict:
+        """Return a verdict that follows from the log with what the log may lack; where the number is right nothing is blamed then."""
+        if not self.replayed.unfollowed:
+            return found
+        if is_right:
+            return self.unfollowed() or found
+        return replace(found, note="; ".join(filter(None, [found.note, self.doubt(self.replayed.unfollowed[0])])))
 
     def events(self) -> list[Event]:
         return [c.event for c in self.contributions]
@@ -231,6 +254,8 @@ class _Case:
             notes.append("the difference is within rounding")
         if self.difference.trap is None and not oracles_agree(self.tangent, self.difference):
             notes.append("the differences do not confirm it")
+        if self.unseen:
+            notes.append(self.unseen)
         return self.make("ok", words.get(zero, "the gradient is the derivative"), self.events(), zero=zero, note="; ".join(notes))
 
     def is_between(self, number: float) -> bool:
@@ -322,7 +347,7 @@ class _Case:
                 sentence = f"event {through.time} ({place(through)}) wrote the gradient of {through.object}, and {self.name} has the same memory: it counts for both"
                 return self.make("doubled", sentence, [through], self.sharing(through, self.slot) or through, through)
         if jumps:
-            return self.make("inconclusive", f"its gradient went from {jumps[0].before!r} to {jumps[0].after!r}, and no event says why", self.events())
+            return self.unfollowed() or self.make("inconclusive", f"its gradient went from {jumps[0].before!r} to {jumps[0].after!r}, and no event says why", self.events())
         return None
 
     def sharing(self, through: Event, slot: Slot) -> Event | None:

@@ -50,13 +50,14 @@ READ, OTHER = ("", "read"), ("", "other")
 class Flow:
     """What `find_flow` finds: see the module docstring. `views`: locals that are only ever the gradient array of a node, or a copy of it, and of which
     elements are written, here or in a function that gets them: their shadow is the node, or the copy.
-    `indirect`: functions that are called through values, whose callers are unknown."""
+    `indirect`: functions that are called through values, whose callers are unknown. `carrying`: locals that a gradient may flow into."""
 
     tracked: set[Local] = field(default_factory=set)
     based: set[Local] = field(default_factory=set)
     mixed: set[Local] = field(default_factory=set)
     views: set[Local] = field(default_factory=set)
     indirect: frozenset[str] = frozenset()
+    carrying: set[Local] = field(default_factory=set)
 
 
 def gradient_hop(place: Place, types: dict[str, Type], names: Names, fields: Fields) -> int | None:
@@ -118,7 +119,7 @@ class _Search:
         self.spread(self.sums, passing)
         self.spread(self.mixed, passing)
         tracked = self.carrying & self.needed
-        return Flow(tracked, self.sums & tracked, self.mixed & tracked, views, frozenset(function_values(self.module.functions)))
+        return Flow(tracked, self.sums & tracked, self.mixed & tracked, views, frozenset(function_values(self.module.functions)), self.carrying)
 
     def find_views(self) -> set[Local]:
         """Return the views: taken from views alone, and written."""

@@ -16,6 +16,7 @@ from ..mir.printer import format_operand
 from ..mir.resolve import Names, operand_type
 from ..mir.types import BOOL, I64, TEXT, Named, Type
 from .provenance import KEEPS_BASE, NUMBERS, Fields, find_flow, gradient_hop, is_store_read, sources
+from .unfollowed import find_unfollowed
 
 ID = "trace$id"
 """The hidden field of a node."""
@@ -64,6 +65,7 @@ class Tracing:
         self.options, self.fields, self.names = options, options.fields, names
         self.functions = {f.name: f for f in module.functions}
         self.flow = find_flow(module, names, options.fields)
+        self.unfollowed = find_unfollowed(module, names, options.fields)
         self.marks = dict(options.marks)
         self.sites: list[Site] = []
         self.registers: set[str] = set()
@@ -199,7 +201,7 @@ class Shadows:
         rest = self.combined(self.combined(source, other), self.emit("select", (has_none, ZERO, other_base), I64))
         return self.emit("select", (has_none, other_base, base), I64), rest
 
-    def is_view(self, operand: Operand) -> bool:
+    def is_view(self, operand: Operand | None) -> bool:
         """Whether an operand is the gradient array of a node, or a copy of one, by name."""
         if not isinstance(operand, Place) or operand.hops or operand.is_global:
             return False

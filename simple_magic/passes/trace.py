@@ -14,8 +14,8 @@ of the instruction to the next. Entries of a gradient store are objects too: STO
 
 A copy of a gradient array (`g = get_field node, grad` under a model that copies arrays) whose elements are written is an object, too: a copy of its node.
 
-What it does not follow: numbers that pass through fields, dicts or globals other than the gradient's, and elements written into a gradient array that
-a function gets which is also called with other arrays.
+What it does not follow: numbers that pass through fields, dicts or globals other than the gradient's; and changes of a gradient array, or of the store, in
+another way than these (`unfollowed.py`): there it records that it does not.
 """
 
 from __future__ import annotations
@@ -130,6 +130,10 @@ class _Function(Shadows):
     def instruction(self, ins: Instruction) -> None:
         if self.module.options.shares:
             self.shared_operands(ins)
+        if self.module.unfollowed.changes(self.function.name, ins, is_view=self.is_view(ins.args[0] if ins.args else None)):
+            position = "replaced" if self.module.unfollowed.replaces(self.function.name, ins) else ""
+            path = f"@{ins.name}" if ins.op == "store_global" else self.path(ins)
+            self.event(self.site("unfollowed", path=path, position=position))
         match ins.op:
             case "set_field" if ins.field in self.module.field_types and self.is_node(ins.args[0]):
                 self.field_write(ins)
