@@ -103,7 +103,7 @@ def verdicts(em: LocalExecutionManager, e: Expectation, shared=frozenset()) -> d
     return {v.parameter: v for v in judge(trace, gradients, ask_oracles(em, driver, e.inputs, e.semantics), trap=trap)}
 
 
-KNOWN_TO_BOTH = [e for e in EXPECTATIONS if e.path.stem not in ("places", "handed", "writebacks", "unfollowed")]
+KNOWN_TO_BOTH = [e for e in EXPECTATIONS if e.path.stem not in ("places", "handed", "writebacks", "unfollowed", "values", "mazur")]
 """The second recorder (`gradient_recorder.py`) knows neither places as homes nor arrays that are handed on or written back; the experiment's own is judged on all below."""
 
 

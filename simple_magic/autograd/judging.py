@@ -26,9 +26,9 @@ from .driver import Driver
 from .events import Event, Trace
 from .experiment import Experiment, Run, run_experiment
 from .oracles import FUEL, Oracle, ask_oracles
-from .readers import store_entries
+from .reruns import InstructionSite, gradients_with_old_values, store_entries
 from .replay import Replay, replay
-from .verdicts import Gradient, Verdict, first_of, judge
+from .verdicts import Gradient, Verdict, first_of, is_right, judge, place
 
 FORWARD = "gradient_forward"
 """The driver of the oracles: the model's value alone, as a function of every number that a gradient is wanted for."""
@@ -166,7 +166,52 @@ def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]
     found = judge(judged_trace(seen, run), given, oracle, trap=run.trap, gradient=seen.options.gradient, value=seen.options.value,
                   unseen=_unseen(seen))  # fmt: skip
     found = tuple(replace(v, word="wrong", sentence=misfits[name]) if (name := v.parameter.partition("[")[0]) in misfits else v for v in found)
+    found = _with_old_values(seen, run, found)
     return tuple(_noted(v, run, v.parameter.partition("[")[0] in absent) for v in found)
+
+
+MOST_SUSPECTS = 8
+"""How many instructions that overwrite values are tried alone."""
+
+
+def _with_old_values(seen: Experiment, run: Run, found: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """Return the verdicts with "clobbered" for "wrong" where the gradient is right as soon as backward sees the values that were overwritten."""
+    suspects = {e.time: e for v in found for e in v.suspects}
+    if not suspects:
+        return found
+    sites = tuple(dict.fromkeys(e.site for _, e in sorted(suspects.items())))
+    runs = {tried: gradients_with_old_values(seen, run.semantics, tried) for tried in dict.fromkeys((sites, *((s,) for s in sites[:MOST_SUSPECTS])))}
+    return tuple(_clobbered(v, runs) if v.suspects else v for v in found)
+
+
+def _clobbered(verdict: Verdict, runs: Mapping[tuple[InstructionSite, ...], Mapping[str, object]]) -> Verdict:
+    tangent, (everywhere, *_) = verdict.wanted, runs
+    assert tangent is not None
+    helping = [sites for sites, gradients in runs.items() if (number := _number_of(gradients, verdict.parameter)) is not None and is_right(number, tangent)]
+    if not helping:
+        return replace(verdict, note=_and(verdict.note, "with the values that were overwritten it is wrong, too: tried"), suspects=())
+    blamed = min(helping, key=len)
+    first = next(e for e in verdict.suspects if e.site in blamed)
+    reader = next((c.event for c in verdict.contributions if c.event.time > first.time), None)
+    sentence = f"event {first.time} ({place(first)}) overwrote the value of {first.object} before backward was done with it"
+    if len(blamed) > 1:
+        sentence += f", and {len(blamed) - 1} more did the like"
+    return replace(verdict, word="clobbered", sentence=sentence, evidence=tuple(e.time for e in (first, reader) if e is not None), cause=first, symptom=reader,
+                   note=_and(verdict.note, f"with the old {'value' if len(blamed) == 1 else 'values'} it is the derivative: tried"), suspects=())  # fmt: skip
+
+
+def _number_of(gradients: Mapping[str, object], parameter: str) -> float | None:
+    """Return the number of a parameter, or of one of its elements ("x[2]")."""
+    name, _, index = parameter.partition("[")
+    found = gradients.get(name)
+    if index:
+        at = int(index.rstrip("]"))
+        found = found[at] if isinstance(found, tuple) and at < len(found) else found if at == 0 else None
+    return found if isinstance(found, float) else None
+
+
+def _and(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def judged_trace(seen: Experiment, run: Run) -> Trace:

@@ -154,7 +154,7 @@ class _Reader:
         if is_either and source not in (NONE, UNKNOWN) and self.chain(source)[0] in chain:
             return "accumulate", self.edge(base)
         edge = self.edge(source if base in (NONE, source) else base if source == NONE else UNKNOWN)
-        is_open = base == UNKNOWN or (base != NONE and source == UNKNOWN)
+        is_open = UNKNOWN in (base, source)  # What several gradients took part in, the written one may be among.
         return ("write" if is_open else "overwrite"), edge
 
     def edge(self, code: int) -> str:

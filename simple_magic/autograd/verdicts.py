@@ -8,7 +8,7 @@ each contribution. The words:
     partial        some arrived, some were lost
     never-written  the result depends on the parameter, but backward never wrote a gradient for it
     doubled        a contribution arrived more than once
-    clobbered      a contribution was overwritten, or a value that backward needs was, before backward read it
+    clobbered      a contribution was overwritten, or a value that backward needs was, before backward read it (`judging.py` tries that by a run)
     wrong          everything arrived, and the number is still not the derivative: the rules are wrong, not the memory
     non-finite     the gradient, the derivative or the result itself is infinite or not a number
     kink           the function has no derivative here
@@ -28,7 +28,7 @@ from typing import TypeAlias
 
 from ..mir.diagnostics import Origin, Trap
 from ..passes.semantics import WRITTEN, Site
-from .events import Event, Trace
+from .events import UNKNOWN, Event, Trace
 from .oracles import Difference, Oracle, Tangent
 from .replay import DOUBLED, ERASED, LANDED, LOST, STALE, Contribution, Jump, Replay, Slot, explained, replay, same_number
 
@@ -58,6 +58,7 @@ class Verdict:
 
     wanted, difference: the oracles. evidence: numbers of events. chain: the copies from the parameter's object to the written one. cause: where it
     started; symptom: the first write that did not do what it should. zero: "correct", "underflow", "independent" or "". fix: what helps, only if it was run.
+    suspects: of a wrong gradient, the writes that overwrote nodes' values before it was complete; only a run can tell whether it is their fault.
     """
 
     parameter: str
@@ -76,6 +77,7 @@ class Verdict:
     zero: str = ""
     note: str = ""
     fix: str = ""
+    suspects: tuple[Event, ...] = ()
 
     @property
     def landed(self) -> int:
@@ -220,7 +222,7 @@ class _Case:
         found = self.upstream()
         if found is None and is_excused(number, tangent):
             return self.ok(number)
-        return self.doubted(found, right) if found is not None else self.unfollowed() or self.clobbered_value() or self.wrong()
+        return self.doubted(found, right) if found is not None else self.unfollowed() or self.wrong()
 
     # What the trace does not show
 
@@ -395,21 +397,23 @@ class _Case:
                              [reader, first], reader, reader)  # fmt: skip
         return None
 
-    def clobbered_value(self) -> Verdict | None:
-        last = max(c.event.time for c in self.contributions)
-        writes = [e for e in self.replayed.value_writes if e.time < last and e.before != e.after]
-        if not writes:
-            return None
-        first = writes[0]
-        reader = next((c.event for c in self.contributions if c.event.time > first.time), None)
-        sentence = f"event {first.time} ({place(first)}) overwrote the value of {first.object} before backward was done with it"
-        return self.make("clobbered", sentence, [first, *([reader] if reader else [])], first, reader, note="not tested by a run: a wrong rule would look the same")
-
     def wrong(self) -> Verdict:
+        """Everything arrived: then the rules are wrong, or they were given values that were overwritten meanwhile (`Verdict.suspects`)."""
+        open_writes = [e for e in self.events() if e.kind == "write" and e.edge == UNKNOWN]
+        if open_writes:
+            first = open_writes[0]
+            return self.make("inconclusive", f"the trace does not say whether event {first.time} ({place(first)}) adds to the gradient or replaces it",
+                             self.events(), symptom=first)  # fmt: skip
+        last = max(e.time for e in self.events())
+        suspects = tuple(e for e in self.replayed.value_writes if e.time < last and e.before != e.after)
         note = "the trace does not say of every write whether it adds or replaces" if self.replayed.uncertain & {e.time for e in self.events()} else ""
-        factor = self.number / self.tangent.derivative if self.tangent.derivative else math.nan  # type: ignore[operator]
-        sentence = f"all of {_count(len(self.contributions), 'contribution')} arrived, and the sum is {factor:.6g} times the derivative"
-        return self.make("wrong", sentence, self.events(), None, self.contributions[-1].event, note=note)
+        sentence = f"all of {_count(len(self.contributions), 'contribution')} arrived, and the sum is {self.beside()}"
+        return self.make("wrong", sentence, self.events(), None, self.contributions[-1].event, note=note, suspects=suspects)
+
+    def beside(self) -> str:
+        """Return the number beside the derivative, in words."""
+        derivative = self.tangent.derivative
+        return f"{self.number / derivative:.6g} times the derivative" if derivative else f"{self.number!r}, where the derivative is zero"  # type: ignore[operator]
 
 
 def describe_chain(name: str, chain: Iterable[Event]) -> str:
