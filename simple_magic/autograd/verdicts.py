@@ -197,7 +197,7 @@ class _Case:
         known = tangent.trap is None
         right = known and is_right(number, tangent)
         if right and number != 0.0 and not self.difference.is_kink:
-            return self.ok(number)
+            return self.by_accident() or self.ok(number)
         if not self.replayed.trace.is_complete:
             return self.make("inconclusive", f"the trace reached its cap: it lacks {self.replayed.trace.dropped} events")
         if self.unseen and (tangent.depends or number != 0.0):
@@ -223,6 +223,14 @@ class _Case:
         if found is None and is_excused(number, tangent):
             return self.ok(number)
         return self.doubted(found, right) if found is not None else self.unfollowed() or self.wrong()
+
+    def by_accident(self) -> Verdict | None:
+        """Return that a right number is a sum of what counts twice and what does not count at all, if the log shows both."""
+        if not self.replayed.trace.is_complete or self.replayed.unfollowed or self.unseen:
+            return None
+        twice, missing = ([c for c in found if c.event.delta] for found in (self.by(DOUBLED), self.by(LOST, STALE, ERASED)))
+        found = self.by_fate() if twice and missing else None
+        return replace(found, note="the number is the derivative by accident: what is lost and what counts twice cancel") if found is not None else None
 
     # What the trace does not show
 
@@ -251,7 +259,7 @@ class _Case:
         zero = "" if number != 0.0 else "underflow" if self.tangent.underflows else "correct"
         astray = self.by(LOST, STALE)
         words = {"underflow": "the derivative is too small for a number, and so is the gradient", "correct": "the derivative is zero, and so is what arrived"}
-        notes = [f"{_count(len(astray), 'write')} to copies changed nothing"] if astray else []
+        notes = [f"it is right without {_count(len(astray), 'write')} that went to copies"] if astray else []
         if not is_right(number, self.tangent):
             notes.append("the difference is within rounding")
         if self.difference.trap is None and not oracles_agree(self.tangent, self.difference):
