@@ -145,6 +145,7 @@ KINKS: dict[str, Callable[..., bool]] = {
     **{op: lambda x, y: x == y for op in ("min", "max", "eq", "ne", "lt", "le", "gt", "ge")},
     **{op: lambda x: x == floor(x) for op in ("floor", "ceil", "trunc", "cast")},
     "round": lambda x: x - floor(x) == 0.5,
+    "rem": lambda x, y: y != 0.0 and x / y == floor(x / y),
 }
 """Where an operation may have no derivative."""
 ROUNDS_TO_ZERO = ("mul", "div", "exp", "pow", "fma")

@@ -28,8 +28,12 @@ FUEL = 10**8
 STEP = 6e-6
 """Step of a central difference, relative to the input but at least this: near the cube root of the rounding error, where its error is least."""
 SHRINK = 8.0
-"""A jump between the one-sided derivatives that is still there with a step this much smaller is a kink, not curvature."""
+"""How much smaller the next step is, where a step turns out to be too large."""
+SHRINKS = 5
+"""How often the step is made smaller at most: after that, rounding is as large as what is looked for."""
 EPSILON = 2.0**-52
+AGREEMENT = 1e-5
+"""How much the two oracles may differ, relatively."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,11 @@ class Tangent:
 
 @dataclass(frozen=True)
 class Difference:
-    """The derivative by one input, by differences: central, and from either side. noise: what rounding may have done to them."""
+    """The derivative by one input, by differences: central, and from either side.
+
+    noise: what rounding may have done to them. is_kink: left and right differ, and go on to do so with smaller steps: a kink, or a function that changes
+    within the smallest step.
+    """
 
     value: float
     derivative: float
@@ -100,7 +108,7 @@ def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[fl
                 shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> Oracle:  # fmt: skip
     """Return what both oracles say, without the copies in `shared` and with those in `copied`. Raises: MirError for a program that cannot be differentiated."""
     tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared, copied)
-    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied)
+    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied, doubts=tuple(t.derivative for t in tangents))
     return Oracle(tangents[0].value if tangents else math.nan, tangents, differences)
 
 
@@ -144,15 +152,18 @@ def _tangent(runs: _Runs, engine: DualEngine, inputs: Sequence[float], seed: int
 
 
 def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
-                      shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Difference, ...]:  # fmt: skip
-    """Return the derivative by each input as differences of runs."""
+                      shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), doubts: Sequence[float] | None = None) -> tuple[Difference, ...]:  # fmt: skip
+    """Return the derivative by each input as differences of runs.
+
+    doubts: other estimates. Where one is given and differs, smaller steps are tried, and the one is taken at which the differences settle.
+    """
     with manager.fork("interpreter") as copy:
         runs = _Runs(copy, copy.global_values(), driver, _options(manager, semantics, shared, copied), fuel)
         try:
             value = runs(inputs)
         except Trap as trap:
             return tuple(Difference(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, trap=trap) for _ in inputs)
-        return tuple(_difference(runs, inputs, index, value) for index in range(len(inputs)))
+        return tuple(_difference(runs, inputs, index, value, None if doubts is None else doubts[index]) for index in range(len(inputs)))
 
 
 @dataclass
@@ -171,7 +182,12 @@ class _Runs:
             return self.manager.run(self.driver, inputs, self.options, self.fuel)[0]  # type: ignore[return-value]
 
 
-def _difference(runs: _Runs, inputs: Sequence[float], index: int, value: float) -> Difference:
+def agree(a: float, b: float, noise: float) -> bool:
+    """Whether two derivatives are the same, beside the noise of differences."""
+    return abs(a - b) <= AGREEMENT * max(abs(a), abs(b)) + noise
+
+
+def _difference(runs: _Runs, inputs: Sequence[float], index: int, value: float, doubt: float | None) -> Difference:
     step = STEP * max(1.0, abs(inputs[index]))
     try:
         for _ in range(3):
@@ -179,13 +195,35 @@ def _difference(runs: _Runs, inputs: Sequence[float], index: int, value: float) 
             if math.isfinite(found.left) and math.isfinite(found.right):
                 break
             step /= SHRINK**2  # The step may have left the domain.
-        jump = abs(found.right - found.left)
-        if jump > max(100.0 * found.noise, 1e-4 * max(abs(found.left), abs(found.right))):
-            closer = _sides(runs, inputs, index, value, step / SHRINK)
-            found = replace(found, is_kink=not abs(closer.right - closer.left) < 0.5 * jump)
+        if _has_jump(found):
+            return _without_jump(runs, inputs, index, found)
+        if doubt is not None and math.isfinite(doubt) and not agree(found.derivative, doubt, found.noise):
+            return _settled(runs, inputs, index, found)
     except Trap as trap:
         return Difference(value, math.nan, math.nan, math.nan, step, math.nan, trap=trap)
     return found
+
+
+def _has_jump(d: Difference) -> bool:
+    return abs(d.right - d.left) > max(100.0 * d.noise, 1e-4 * max(abs(d.left), abs(d.right)))
+
+
+def _without_jump(runs: _Runs, inputs: Sequence[float], index: int, first: Difference) -> Difference:
+    """Return the differences with the largest step at which left and right agree; if none does, the first ones, as a kink."""
+    closer = first
+    for _ in range(SHRINKS):
+        closer = _sides(runs, inputs, index, first.value, closer.step / SHRINK)
+        if not _has_jump(closer):
+            return closer
+    return replace(first, is_kink=True)
+
+
+def _settled(runs: _Runs, inputs: Sequence[float], index: int, first: Difference) -> Difference:
+    """Return the differences with the step at which they change least from the step before."""
+    found = [first]
+    for _ in range(SHRINKS):
+        found.append(_sides(runs, inputs, index, first.value, found[-1].step / SHRINK))
+    return min(zip(found, found[1:]), key=lambda pair: abs(pair[0].derivative - pair[1].derivative) + pair[1].noise)[1]
 
 
 def _sides(runs: _Runs, inputs: Sequence[float], index: int, value: float, step: float) -> Difference:

@@ -29,7 +29,7 @@ from typing import TypeAlias
 from ..mir.diagnostics import Origin, Trap
 from ..passes.semantics import WRITTEN, Site
 from .events import UNKNOWN, Event, Trace
-from .oracles import Difference, Oracle, Tangent
+from .oracles import AGREEMENT, Difference, Oracle, Tangent, agree
 from .replay import DOUBLED, ERASED, LANDED, LOST, STALE, Contribution, Jump, Replay, Slot, explained, replay, same_number
 
 WORDS = ("ok", "lost", "partial", "never-written", "doubled", "clobbered", "wrong", "non-finite", "kink", "inconclusive", "no-result")
@@ -37,8 +37,6 @@ RELATIVE = 1e-9
 """How much a gradient may differ from the dual oracle."""
 EXCUSED = 1e-13
 """An absolute error that is excused, by the size of the terms that the derivative is a sum of: rounding may have made it. The size of the result says nothing."""
-AGREEMENT = 1e-5
-"""How much the two oracles may differ, beside the noise of the differences."""
 
 Gradient: TypeAlias = float | Sequence[float | None] | None
 """What a run read as a parameter's gradient: a number, the numbers of an array, or nothing."""
@@ -149,8 +147,7 @@ def is_excused(number: float, tangent: Tangent) -> bool:
 
 
 def oracles_agree(tangent: Tangent, difference: Difference) -> bool:
-    size = max(abs(tangent.derivative), abs(difference.derivative))
-    return abs(tangent.derivative - difference.derivative) <= AGREEMENT * size + difference.noise
+    return agree(tangent.derivative, difference.derivative, difference.noise)
 
 
 # One parameter
@@ -196,7 +193,7 @@ class _Case:
             return self.non_finite(number)
         known = tangent.trap is None
         right = known and is_right(number, tangent)
-        if right and number != 0.0 and not self.difference.is_kink:
+        if right and number != 0.0 and not self.is_kink:
             return self.by_accident() or self.ok(number)
         if not self.replayed.trace.is_complete:
             return self.make("inconclusive", f"the trace reached its cap: it lacks {self.replayed.trace.dropped} events")
@@ -205,11 +202,11 @@ class _Case:
         found = self.by_fate() or self.by_jump(number)
         if found is not None:
             return self.doubted(found, right)
-        if known and self.difference.is_kink and (self.is_between(number) or not self.contributions):
+        if known and self.is_kink and (self.is_between(number) or not self.contributions):
             left, right_side = self.difference.left, self.difference.right
             return self.make("kink", f"the function has no derivative here: {left:.6g} from the left, {right_side:.6g} from the right", self.events())
         is_silent = not tangent.depends and not math.isfinite(tangent.value)  # Where the result itself is not a number, differences say nothing.
-        if not known or not (self.difference.is_kink or is_silent or oracles_agree(tangent, self.difference)):
+        if not known or not (self.is_kink or is_silent or oracles_agree(tangent, self.difference)):
             return self.make("inconclusive", self.disagreement(), self.events())
         if not self.contributions:
             if tangent.depends:
@@ -251,6 +248,11 @@ class _Case:
         if is_right:
             return self.unfollowed() or found
         return replace(found, note="; ".join(filter(None, [found.note, self.doubt(self.replayed.unfollowed[0])])))
+
+    @property
+    def is_kink(self) -> bool:
+        """Whether the function has a kink here: the differences show one, and an instruction stands on a point where it may have one."""
+        return self.difference.is_kink and bool(self.tangent.kinks)
 
     def events(self) -> list[Event]:
         return [c.event for c in self.contributions]
