@@ -29,8 +29,8 @@ STEP = 6e-6
 """Step of a central difference, relative to the input but at least this: near the cube root of the rounding error, where its error is least."""
 SHRINK = 8.0
 """How much smaller the next step is, where a step turns out to be too large."""
-SHRINKS = 5
-"""How often the step is made smaller at most: after that, rounding is as large as what is looked for."""
+SHRINKS = 8
+"""How often the step is made smaller at most."""
 EPSILON = 2.0**-52
 AGREEMENT = 1e-5
 """How much the two oracles may differ, relatively."""
@@ -196,8 +196,8 @@ def _difference(runs: _Runs, inputs: Sequence[float], index: int, value: float, 
                 break
             step /= SHRINK**2  # The step may have left the domain.
         if _has_jump(found):
-            return _without_jump(runs, inputs, index, found)
-        if doubt is not None and math.isfinite(doubt) and not agree(found.derivative, doubt, found.noise):
+            found = _without_jump(runs, inputs, index, found)
+        if doubt is not None and math.isfinite(doubt) and math.isfinite(found.derivative) and not found.is_kink and not agree(found.derivative, doubt, found.noise):
             return _settled(runs, inputs, index, found)
     except Trap as trap:
         return Difference(value, math.nan, math.nan, math.nan, step, math.nan, trap=trap)
@@ -209,10 +209,12 @@ def _has_jump(d: Difference) -> bool:
 
 
 def _without_jump(runs: _Runs, inputs: Sequence[float], index: int, first: Difference) -> Difference:
-    """Return the differences with the largest step at which left and right agree; if none does, the first ones, as a kink."""
+    """Return the differences with the largest step at which left and right agree; if none does before rounding hides it, the first ones, as a kink."""
     closer = first
     for _ in range(SHRINKS):
         closer = _sides(runs, inputs, index, first.value, closer.step / SHRINK)
+        if 200.0 * closer.noise > abs(first.right - first.left):
+            break
         if not _has_jump(closer):
             return closer
     return replace(first, is_kink=True)
