@@ -226,3 +226,18 @@ def record(em: LocalExecutionManager, model: str, inputs: Sequence[float], seman
         homes = {f"@{stores[0]}[{i}]": n for i, n in enumerate(names)}
     trace = Trace(events, "interpreter", semantics, root=recorder.returned[-1] if recorder.returned else "", names=homes)
     return trace, dict(zip(names, gradients)), trap
+
+
+def forward_driver(manager: LocalExecutionManager, model: str, name: str, *, node: str, leaf: str, value: str) -> str:
+    """Return the MIR of a driver for the oracles: a function `name` from f64 inputs to the value of the model's result, around parameters that are nodes or f64."""
+    function = manager.definition(model)
+    lines, args = [], []
+    for param in function.params:
+        if param.type == Named(node):
+            lines.append(f"  leaf_{param.name}: {node} = call {leaf}({param.name})")
+            args.append(f"leaf_{param.name}")
+        else:
+            args.append(param.name)
+    inputs = ", ".join(f"{p.name}: f64" for p in function.params)
+    lines += [f"  result: {node} = call {model}({', '.join(args)})", f"  result_value: f64 = get_field result, {value}", "  ret result_value"]
+    return "\n".join([f"fn {name}({inputs}) -> f64:", "entry:", *lines, ""])

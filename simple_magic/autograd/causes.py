@@ -8,7 +8,7 @@ chain is added and the run repeated. Nothing is called a fix that was not run an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..mir.diagnostics import Origin
@@ -80,14 +80,6 @@ def causal_test(verdict: Verdict, rejudge: Rejudge) -> CausalTest | None:
         after = rejudge(shared)[verdict.parameter]
     links = tuple(LinkTest(event, rejudge(frozenset({site(event)}))[verdict.parameter].word) for event in _copies(verdict)[:LINKS])
     return CausalTest(verdict.parameter, verdict.word, whole, is_confirmed, after.word, shared, links, _fix(verdict, links))
-
-
-def with_fix(verdict: Verdict, rejudge: Rejudge) -> Verdict:
-    """Return the verdict with what helps, if it blames copies."""
-    if verdict.word == "doubled":
-        return replace(verdict, fix=copy_fix(verdict, rejudge))
-    test = causal_test(verdict, rejudge)
-    return verdict if test is None else replace(verdict, fix=test.fix)
 
 
 def copy_fix(verdict: Verdict, rejudge: Rejudge) -> str:

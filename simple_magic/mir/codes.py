@@ -298,7 +298,6 @@ CODES: dict[str, CodeInfo] = {
     "E0609": CodeInfo("no Cranelift", "wasmtime is installed, but it cannot be loaded: its version is too old, or its library is missing or for another system.", "", "", "python"),
     "E0620": CodeInfo("no isolation", "An isolated call needs a process of its own, and pipes to send it the unit: the system gives none, or the unit cannot be sent.", "", "", "python"),
     "E0621": CodeInfo("no derivative", "A number that depends on an input reaches an operation or an extern whose result has no derivative; the message names it.", "", "", "python"),
-    "E0622": CodeInfo("not an input", "A model that is to be differentiated takes nodes and f64 numbers, and nothing else.", "", "", "python"),
     "E0610": CodeInfo(
         "not a declaration of an extern", "`@extern` takes one declaration such as `fn f(x: f64) -> f64`.",
         'from simple_magic import extern\n\nextern("fn f(x: f64) -> f64\\nextern fn g()")(abs)\n', 'from simple_magic import extern\n\nextern("fn explained(x: f64) -> f64")(abs)\n', "python"),
