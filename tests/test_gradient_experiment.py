@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock, patch
 
 import pytest
 
 from simple_magic import LocalExecutionManager, MirError
 from simple_magic.autograd.experiment import TRACED_STEPS, run_experiment
+from simple_magic.autograd.judging import judge_experiment
 
 PRODUCT = """
 fn model(x: Value, y: Value) -> Value:
@@ -112,11 +114,40 @@ def test_again_runs_on_other_inputs():
     assert (high - low) / (2 * step) == pytest.approx(4.0, rel=1e-5)
 
 
+ENDLESS = PRODUCT.replace("entry:", "entry:\n  goto entry_2\nentry_2:\n  c = gt x.data, 1.0\n  if c then entry_2 else go\ngo:")
+
+
 def test_fuel_ends_a_run_and_only_it():
-    source = PRODUCT.replace("entry:", "entry:\n  goto entry_2\nentry_2:\n  c = gt x.data, 1.0\n  if c then entry_2 else go\ngo:")
-    seen = run_experiment(source, "model", {"x": 3.0, "y": 4.0}, fuel=10_000, backends=("interpreter", "llvm", "cranelift"), models=("reference",))
+    seen = run_experiment(ENDLESS, "model", {"x": 3.0, "y": 4.0}, fuel=10_000, backends=("interpreter", "llvm", "cranelift"), models=("reference",))
     assert [r.trap.kind for r in seen.runs] == ["out_of_fuel"] * 3
     assert all(r.is_faithful and r.losses == () and r.trace.events for r in seen.runs)
+
+
+def test_a_timeout_bounds_every_run_of_an_experiment_and_proves_nothing_about_the_trace():
+    seen = run_experiment(ENDLESS, "model", {"x": 3.0, "y": 4.0}, fuel=None, timeout=0.5, runs=[("interpreter", "value"), ("llvm", "value")])
+    assert [(r.trap.kind, r.is_faithful) for r in seen.runs] == [("timeout", None)] * 2
+    calls = Mock(side_effect=AssertionError("the oracles would run into the limit again, for every input"))
+    with patch("simple_magic.autograd.judging.ask_oracles", calls):
+        judged = judge_experiment(seen, controls=False)
+    assert judged.words() == {"no-result"} and not calls.called
+    assert "differently" not in str(judged) and "void" not in str(judged)
+
+
+def test_a_timeout_bounds_every_run_of_the_oracles():
+    """The model ends for its inputs, and not where a difference moves them."""
+    source = ENDLESS.replace("gt x.data, 1.0", "gt x.data, 3.0")
+    seen = run_experiment(source, "model", {"x": 3.0, "y": 4.0}, fuel=None, timeout=0.5, runs=[("interpreter", "reference")])
+    found = judge_experiment(seen, controls=False).of("interpreter", "reference")
+    assert found["x"].difference.trap.kind == "timeout" and found["y"].difference.trap is None and found["y"].word == "ok"
+
+
+def test_a_long_training_with_many_parameters_stays_within_memory():
+    """What the driver gives back grows by a step's numbers, not by everything before it."""
+    names = [f"p{i}" for i in range(50)]
+    sums = "".join(f"  q{i} = call Value.mul({n}, {n})\n" + (f"  s = call Value.add(s, q{i})\n" if i else "  s = call Value.scale(q0, 1.0)\n") for i, n in enumerate(names))
+    source = f"fn model({', '.join(f'{n}: Value' for n in names)}) -> Value:\nentry:\n{sums}  ret s\n"
+    run = run_experiment(source, "model", dict.fromkeys(names, 0.1), runs=[("llvm", "reference")], steps=300, lr=0.01, trace=False).runs[0]
+    assert run.trap is None and len(run.losses) == 301 and run.losses[-1] == pytest.approx(0.5 * 0.98**600, rel=1e-9)
 
 
 def test_fuel_is_the_same_with_and_without_the_trace():

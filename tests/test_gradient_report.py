@@ -13,7 +13,7 @@ import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
-from simple_magic import MirError, gradient_experiment
+from simple_magic import MirError, Trap, gradient_experiment
 from simple_magic.__main__ import main
 from simple_magic.autograd.events import load_trace
 from simple_magic.autograd.judging import PROBE, Judgement
@@ -76,7 +76,7 @@ def test_the_table_has_a_row_for_each_parameter_and_run(report):
 
 def test_the_text_names_the_first_cause_and_the_first_symptom_with_their_instructions(report):
     text = repr(report)
-    assert "interpreter/value: first cause: event " in text and "product = call Value.mul(x, y)  (here y was passed as an argument)" in text
+    assert "interpreter/value: first cause, for y: event " in text and "product = call Value.mul(x, y)  (here y was passed as an argument)" in text
     assert "first symptom" in text and "set_field self, grad, total" in text
     assert "negative controls: 6 of 6" in text
 
@@ -87,7 +87,7 @@ def test_a_wrong_rule_has_a_symptom_and_no_cause():
     first, _ = report.to_json()["runs"]
     assert first["first_cause"] is None and first["first_symptom"]["function"] == "Probe.backward_by"
     lines = [line for line in report.first_text().split("\n") if line.startswith("interpreter/reference")]
-    assert [line.split(": ")[1] for line in lines] == ["first symptom"]
+    assert [line.split(": ")[1] for line in lines] == ["first symptom, for x"]
     timeline, divergence = report.timeline().text, report.divergence().text
     assert (timeline.count("first cause: event"), timeline.count("first symptom: event")) == (1, 2)
     assert "first symptom in interpreter/reference" in divergence and "first cause in" not in divergence
@@ -98,7 +98,7 @@ def test_runs_that_are_alike_are_said_together_and_drawn_once():
     assert report.alike == {"cranelift/value": "interpreter/value", "cranelift/reference": "interpreter/reference"}
     assert [run.name for run in report.drawn] == ["interpreter/value", "interpreter/reference"]
     assert report.answer.split("\n")[0] == "interpreter/value, cranelift/value: both gradients are \u2717 lost"
-    assert report.first_text().split("\n")[0].startswith("interpreter/value, cranelift/value: first cause: ")
+    assert report.first_text().split("\n")[0].startswith("interpreter/value, cranelift/value: first cause, for y: ")
     assert "cranelift/value: the same as interpreter/value, event by event" in report.notes()
     assert "cranelift" not in report.graph().text and len(report.table().rows) == 8
 
@@ -161,6 +161,18 @@ def test_traces_are_saved_by_run(report, tmp_path):
     assert load_trace(paths[0]) == report.runs[0].trace
 
 
+def test_the_first_different_number_stands_beside_the_first_cause_and_symptom(report):
+    """The cause is a copy, the symptom the write that did not do what it should; the first number that differs between the runs is another question."""
+    lines = report.first_text().split("\n")
+    assert [line.partition(":")[0] for line in lines][:2] == ["interpreter/value"] * 2 and lines[-1].startswith("first different number: ")
+    left, right = report.first_difference.left, report.first_difference.right
+    assert (left or right).is_write and (left is None or right is None or left.after != right.after)
+    data = report.to_json()["first_difference"]
+    assert [e and e["time"] for e in data] == [left and left.time, right and right.time]
+    alone = gradient_experiment(MODEL, "model", {"x": 3.0, "y": 4.0}, runs=[("llvm", "reference")], controls=False)
+    assert alone.first_difference is None and alone.first_text() == "" and alone.to_json()["first_difference"] is None
+
+
 # Training
 
 
@@ -188,6 +200,12 @@ def test_names_of_curves_that_end_together_do_not_overlap(training):
     labels = [s for s in curves_picture(training.judged * 4).shapes if getattr(s, "text", "") in ("interpreter/value", "llvm/reference")]
     heights = sorted(label.y for label in labels)
     assert len(labels) == 8 and all(b - a >= 14 for a, b in pairwise(heights))
+
+
+def test_a_training_that_trapped_at_once_says_so(training):
+    ended = [replace(j, run=replace(j.run, losses=(), trap=Trap("out_of_fuel"))) for j in training.judged]
+    assert curves_picture(ended, "square").title == "no loss: no run came to the end of a step on square"
+    assert list(loss_table(ended).rows) == [("interpreter/value", "trap out_of_fuel"), ("llvm/reference", "trap out_of_fuel")]
 
 
 @pytest.mark.parametrize("losses", [(), (1.0,), (math.inf, math.nan, 1.0), (0.0, 0.0), (-3.0, 5.0), (1e300, 1e-300)])

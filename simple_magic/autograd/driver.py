@@ -36,14 +36,23 @@ fn gradient_root(node: {node}):
 entry:
   ret
 
-fn gradient_put(out: [f64], numbers: [f64]) -> [f64]:
+fn gradient_put(out: [f64], numbers: [f64]):
 entry:
   n = len numbers
   count: f64 = cast n
-  counted = array count
-  some_more = concat counted, numbers
-  all = concat out, some_more
-  ret all
+  push out, count
+  i = const 0
+  goto head
+head:
+  more = lt i, n
+  if more then body else done
+body:
+  x = index_get numbers, i
+  push out, x
+  i = add i, 1
+  goto head
+done:
+  ret
 
 fn gradient_descend(numbers: [f64], gradient: [f64], rate: f64) -> [f64]:
 entry:
@@ -220,13 +229,13 @@ def make_driver(model: Function, options: NodeOptions, names: Names, functions: 
               f"  loss_value = get_field loss, {options.value}"]  # fmt: skip
     if value == F64:
         lines.append("  loss_numbers = array loss_value")
-    lines.append(f"  out = call gradient_put(out, {'loss_numbers' if value == F64 else 'loss_value'})")
+    lines.append(f"  call gradient_put(out, {'loss_numbers' if value == F64 else 'loss_value'})")
     for i in parameters:
         lines.append(f"  gradient_{i.name} = " + (f"call {options.reader}(leaf_{i.name})" if options.reader else f"get_field leaf_{i.name}, {options.gradient}"))
         given = f"gradient_{i.name}" if gradient == Array(F64) else f"given_{i.name}"
         if gradient != Array(F64):
             lines.append(f"  given_{i.name} = " + (f"array gradient_{i.name}" if gradient == F64 else f"call gradient_given(gradient_{i.name})"))
-        lines.append(f"  out = call gradient_put(out, {given})")
+        lines.append(f"  call gradient_put(out, {given})")
     lines += ["  more = lt step, steps", "  if more then update else done", "update:", "  step = add step, 1"]
     for i in parameters:
         given = f"gradient_{i.name}" if gradient == Array(F64) else f"given_{i.name}"
@@ -239,7 +248,7 @@ def make_driver(model: Function, options: NodeOptions, names: Names, functions: 
     for i in parameters:
         if not i.is_list:
             lines.append(f"  last_{i.name} = array now_{i.name}")
-        lines.append(f"  out = call gradient_put(out, {'now' if i.is_list else 'last'}_{i.name})")
+        lines.append(f"  call gradient_put(out, {'now' if i.is_list else 'last'}_{i.name})")
     lines.append("  ret out")
     text = "\n".join(lines) + "\n\n" + HELPERS.format(node=options.node) + (OPTIONS[gradient] if isinstance(gradient, Option) else "")
     return Driver(text, inputs, HELPER_NAMES)

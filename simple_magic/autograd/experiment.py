@@ -52,7 +52,7 @@ class Run:
     losses: one for each step and one before the first. gradients: those before the first update, by parameter; numbers, tuples, or None if absent.
     history: the gradients of every step. values: the parameters after the last update. trap: what ended the run early; then losses and gradients are
     empty. trace: of the first evaluations (`TRACED_STEPS`); None if it was not asked for, or cannot be made (`note` says why). is_faithful: whether the
-    traced run gave the same bits. stdout: what the plain run printed.
+    traced run gave the same bits; None if there is none, or a timeout ended one of the two somewhere. stdout: what the plain run printed.
     """
 
     backend: str
@@ -251,6 +251,8 @@ class Bench:
         note = "" if trap is not None or o.reader or not trace.is_complete else _unfollowed(trace, run.gradients, o.gradient)
         rounds = args[-2] + 1  # type: ignore[operator]
         same = _bits(self.driver.rounds(plain, rounds)) == _bits(self.driver.rounds(out, rounds))
+        if "timeout" in (trap and trap.kind, traced_trap and traced_trap.kind):
+            return replace(run, trace=trace, note=note)
         return replace(run, trace=trace, note=note, is_faithful=same and _place(trap) == _place(traced_trap))
 
     def _globals(self, traced: bool) -> Mapping[str, object]:

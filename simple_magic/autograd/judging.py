@@ -11,12 +11,13 @@ through, on the same back ends; an instrument that calls one of them ok would ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..execution.manager import LocalExecutionManager
-from ..mir.diagnostics import MirError, Trap
+from ..mir.diagnostics import LIMIT_KINDS, MirError, Trap
 from ..mir.model import Const, const
 from ..mir.printer import format_operand
 from ..mir.types import F64, I64, Array, Type, format_type
@@ -25,7 +26,7 @@ from .causes import CausalTest, causal_test, copy_fix
 from .driver import Driver
 from .events import Event, Trace
 from .experiment import Experiment, Run, run_experiment
-from .oracles import FUEL, Oracle, ask_oracles
+from .oracles import FUEL, Difference, Oracle, Tangent, ask_oracles
 from .reruns import InstructionSite, gradients_with_old_values, store_entries
 from .replay import Replay, replay
 from .verdicts import Gradient, Verdict, first_of, is_right, judge, place
@@ -128,9 +129,9 @@ def judge_experiment(seen: Experiment, *, controls: bool = True, try_fix: bool =
     oracles: dict[str, Oracle] = {}
     verdicts, tests = {}, {}
     for run in seen.runs:
-        if run.semantics not in oracles:
+        if run.semantics not in oracles and not _reached_a_limit(run):
             oracles[run.semantics] = oracle_of(seen, run.semantics)
-        found = judge_run(seen, run, oracles[run.semantics])
+        found = judge_run(seen, run, oracles.get(run.semantics) or _no_oracle(seen, run.trap))
         if try_fix:
             found, tried = _try_fixes(seen, run, found)
             tests.update(tried)
@@ -148,7 +149,17 @@ def oracle_of(seen: Experiment, semantics: str, shared: frozenset[Site] = frozen
     assert bench is not None, "an experiment that was made by hand cannot run"
     with bench.manager.fork("interpreter") as manager:
         manager.compile(forward_source(seen), cell="<forward driver>")
-        return ask_oracles(manager, FORWARD, _flat(bench.driver, seen.inputs), semantics, bench.fuel or FUEL, shared, copied)
+        return ask_oracles(manager, FORWARD, _flat(bench.driver, seen.inputs), semantics, bench.fuel or FUEL, shared, copied, bench.timeout)
+
+
+def _reached_a_limit(run: Run) -> bool:
+    return run.trap is not None and run.trap.kind in (*LIMIT_KINDS, "out_of_fuel")
+
+
+def _no_oracle(seen: Experiment, trap: Trap | None) -> Oracle:
+    """Return what stands for the oracles of a model of which every run reached a limit: they would run into it, too, again and again."""
+    nan, count = math.nan, len(_flat(_driver(seen), seen.inputs))
+    return Oracle(nan, (Tangent(nan, nan, True, nan, trap=trap),) * count, (Difference(nan, nan, nan, nan, nan, nan, trap=trap),) * count)
 
 
 def judge_run(seen: Experiment, run: Run, oracle: Oracle) -> tuple[Verdict, ...]:
@@ -185,7 +196,7 @@ def _with_old_values(seen: Experiment, run: Run, found: tuple[Verdict, ...]) -> 
 
 
 def _clobbered(verdict: Verdict, runs: Mapping[tuple[InstructionSite, ...], Mapping[str, object]]) -> Verdict:
-    tangent, (everywhere, *_) = verdict.wanted, runs
+    tangent = verdict.wanted
     assert tangent is not None
     helping = [sites for sites, gradients in runs.items() if (number := _number_of(gradients, verdict.parameter)) is not None and is_right(number, tangent)]
     if not helping:

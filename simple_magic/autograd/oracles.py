@@ -5,8 +5,8 @@ gradient is right if it is the derivative of what was computed. `dual_oracle` ca
 `difference_oracle` runs the program on inputs that are moved a little. Nothing is ever written into a program's memory: inputs go in by the front
 door, so what aliases them moves with them.
 
-The forward function is a *driver*: a function of the session with f64 parameters and an f64 result, such as `forward_driver` writes around a model
-of any node class. Every run has its own copy of the globals.
+The forward function is a *driver*: a function of the session with f64 parameters and an f64 result, such as `judging.forward_source` writes around a
+model of any node class. Every run has its own copy of the globals.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..backends.base import Host
 from ..execution.manager import LocalExecutionManager, RunOptions
-from ..mir.diagnostics import Diagnostic, MirError, Origin, Trap
-from ..mir.types import F64, Named, format_type
+from ..mir.diagnostics import Origin, Trap
 from ..passes.semantics import Site
 from .dual import Dual, DualEngine
 
@@ -82,33 +82,14 @@ class Oracle:
     differences: tuple[Difference, ...]
 
 
-def forward_driver(manager: LocalExecutionManager, model: str, name: str, *, node: str, leaf: str, value: str) -> str:
-    """Return the MIR of a driver: a function `name` from f64 inputs to the value of the model's result.
-
-    node: the class of nodes; leaf: the function that makes one from an f64; value: the field that holds its value. A parameter of the model is a node, or
-    an f64, which is passed as it is. Raises: MirError for other parameters.
-    """
-    function = manager.definition(model)
-    lines, args = [], []
-    for param in function.params:
-        if param.type == Named(node):
-            lines.append(f"  leaf_{param.name}: {node} = call {leaf}({param.name})")
-            args.append(f"leaf_{param.name}")
-        elif param.type == F64:
-            args.append(param.name)
-        else:
-            raise MirError([Diagnostic("E0622", f"the parameter {param.name} of {model} is {format_type(param.type)}; an input is {node} or f64", param.span)])
-    lines.append(f"  result: {format_type(function.result)} = call {model}({', '.join(args)})")
-    lines += ["  ret result"] if function.result == F64 else [f"  result_value: f64 = get_field result, {value}", "  ret result_value"]
-    inputs = ", ".join(f"{p.name}: f64" for p in function.params)
-    return "\n".join([f"fn {name}({inputs}) -> f64:", "entry:", *lines, ""])
-
-
 def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
-                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> Oracle:  # fmt: skip
-    """Return what both oracles say, without the copies in `shared` and with those in `copied`. Raises: MirError for a program that cannot be differentiated."""
-    tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared, copied)
-    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied, doubts=tuple(t.derivative for t in tangents))
+                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None) -> Oracle:  # fmt: skip
+    """Return what both oracles say, without the copies in `shared` and with those in `copied`.
+
+    fuel, timeout: limits of each run. Raises: MirError for a program that cannot be differentiated.
+    """
+    tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared, copied, timeout)
+    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied, timeout, doubts=tuple(t.derivative for t in tangents))
     return Oracle(tangents[0].value if tangents else math.nan, tangents, differences)
 
 
@@ -120,7 +101,7 @@ def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[S
 
 
 def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
-                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset()) -> tuple[Tangent, ...]:  # fmt: skip
+                shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None) -> tuple[Tangent, ...]:  # fmt: skip
     """Return the derivative by each input, exact but for rounding. Raises: MirError naming an operation that has none."""
     engines: list[DualEngine] = []
 
@@ -131,7 +112,7 @@ def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[fl
     options = _options(manager, semantics, shared, copied)
     with manager.fork("interpreter", make) as copy:
         copy.compiled(driver, options)
-        runs = _Runs(copy, copy.global_values(), driver, options, fuel)
+        runs = _Runs(copy, copy.global_values(), driver, options, fuel, timeout)
         return tuple(_tangent(runs, engines[0], inputs, seed) for seed in range(len(inputs)))
 
 
@@ -152,13 +133,14 @@ def _tangent(runs: _Runs, engine: DualEngine, inputs: Sequence[float], seed: int
 
 
 def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
-                      shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), doubts: Sequence[float] | None = None) -> tuple[Difference, ...]:  # fmt: skip
+                      shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None,
+                      doubts: Sequence[float] | None = None) -> tuple[Difference, ...]:  # fmt: skip
     """Return the derivative by each input as differences of runs.
 
     doubts: other estimates. Where one is given and differs, smaller steps are tried, and the one is taken at which the differences settle.
     """
     with manager.fork("interpreter") as copy:
-        runs = _Runs(copy, copy.global_values(), driver, _options(manager, semantics, shared, copied), fuel)
+        runs = _Runs(copy, copy.global_values(), driver, _options(manager, semantics, shared, copied), fuel, timeout)
         try:
             value = runs(inputs)
         except Trap as trap:
@@ -175,11 +157,12 @@ class _Runs:
     driver: str
     options: RunOptions
     fuel: int
+    timeout: float | None = None
 
     def __call__(self, inputs: Sequence[float]) -> float:
         self.manager.set_global_values(self.globals)
         with redirect_stdout(io.StringIO()):
-            return self.manager.run(self.driver, inputs, self.options, self.fuel)[0]  # type: ignore[return-value]
+            return self.manager.run(self.driver, inputs, self.options, self.fuel, self.timeout)[0]  # type: ignore[return-value]
 
 
 def agree(a: float, b: float, noise: float) -> bool:
@@ -225,7 +208,7 @@ def _settled(runs: _Runs, inputs: Sequence[float], index: int, first: Difference
     found = [first]
     for _ in range(SHRINKS):
         found.append(_sides(runs, inputs, index, first.value, found[-1].step / SHRINK))
-    return min(zip(found, found[1:]), key=lambda pair: abs(pair[0].derivative - pair[1].derivative) + pair[1].noise)[1]
+    return min(pairwise(found), key=lambda pair: abs(pair[0].derivative - pair[1].derivative) + pair[1].noise)[1]
 
 
 def _sides(runs: _Runs, inputs: Sequence[float], index: int, value: float, step: float) -> Difference:

@@ -196,7 +196,7 @@ class _Case:
         if right and number != 0.0 and not self.is_kink:
             return self.by_accident() or self.ok(number)
         if not self.replayed.trace.is_complete:
-            return self.make("inconclusive", f"the trace reached its cap: it lacks {self.replayed.trace.dropped} events")
+            return self.make("inconclusive", self.incomplete())
         if self.unseen and (tangent.depends or number != 0.0):
             return self.make("inconclusive", self.unseen)
         found = self.by_fate() or self.by_jump(number)
@@ -230,6 +230,10 @@ class _Case:
         return replace(found, note="the number is the derivative by accident: what is lost and what counts twice cancel") if found is not None else None
 
     # What the trace does not show
+
+    def incomplete(self) -> str:
+        trace = self.replayed.trace
+        return f"the trace reached its cap: it lacks the last {_count(trace.dropped, 'event')}" if trace.events else "there is no trace that says what arrived"
 
     def unfollowed(self) -> Verdict | None:
         """Return that the trace does not say enough, if the program changed what may be this gradient in a way that is not followed."""
@@ -266,6 +270,10 @@ class _Case:
             notes.append("the difference is within rounding")
         if self.difference.trap is None and not oracles_agree(self.tangent, self.difference):
             notes.append("the differences do not confirm it")
+        if self.difference.trap is not None:
+            notes.append(f"the differences could not be made: a run on moved inputs ended with trap {self.difference.trap.kind}")
+        if not self.replayed.trace.is_complete:
+            notes.append(self.incomplete())
         if self.unseen:
             notes.append(self.unseen)
         return self.make("ok", words.get(zero, "the gradient is the derivative"), self.events(), zero=zero, note="; ".join(notes))

@@ -29,7 +29,7 @@ def shown_steps(count: int) -> tuple[int, ...]:
 
 def loss_table(runs: Sequence[JudgedRun]) -> Table:
     """Return the losses at some steps, a row for each run; a run that ended early has none."""
-    steps = shown_steps(max((len(r.run.losses) for r in runs), default=0))
+    steps = shown_steps(max((len(r.run.losses) for r in runs), default=0) or 1)
     rows = [(r.name, *(f"{r.run.losses[s]:.{DIGITS}g}" if s < len(r.run.losses) else _end(r) for s in steps)) for r in runs]
     return table(("loss after step", *map(str, steps)), rows)
 
@@ -54,12 +54,13 @@ def curves_picture(runs: Sequence[JudgedRun], model: str = "") -> Picture:
     """Return the losses over the steps. The scale is logarithmic if all losses are above zero and span more than two decades."""
     points = [[(s, x) for s, x in enumerate(r.run.losses) if math.isfinite(x)] for r in runs]
     losses = [x for line in points for _, x in line]
-    last = max((len(r.run.losses) for r in runs), default=1) - 1
+    last = max([0, *(len(r.run.losses) - 1 for r in runs)])
     is_log = bool(losses) and min(losses) > 0 and max(losses) > 100 * min(losses)
     scale = _Scale(losses, is_log)
     names = max((text_width(r.name, 12) for r in runs), default=0.0)
     width = LEFT + WIDTH + 16 + names + 24
-    title = f"loss over {last} step{'s' * (last != 1)} of gradient descent" + (f" on {model}" if model else "")
+    what = f"loss over {last} step{'s' * (last != 1)} of gradient descent" if any(r.run.losses for r in runs) else "no loss: no run came to the end of a step"
+    title = what + (f" on {model}" if model else "")
     shapes: list[Shape] = [Label(12, 20, title, 14, is_bold=True), Box(LEFT, TOP, WIDTH, HEIGHT, stroke=FAINT, line_width=1, radius=0)]
     for tick in scale.ticks():
         y = scale.y(tick)

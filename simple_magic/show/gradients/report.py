@@ -12,6 +12,7 @@ The JSON form (`to_json`) is an object with
     model, inputs         the model's name, and its inputs
     steps, lr             of the training
     is_void, controls     whether a negative control did not fire; for each its name, back end, and the words it had to get and got
+    first_difference      the first write of which the first two runs have different numbers, or that only one made: [event or null, event or null]; or null
     runs                  a list: backend, semantics, losses, gradients (by parameter), history (of all steps), values (after the last), trap (kind,
                           message, function, line) or null, is_faithful, note, stdout, events (how many the trace holds), dropped, first_cause and first_symptom
                           (an event or null), verdicts
@@ -31,7 +32,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-from ...autograd.events import Event
+from ...autograd.events import Divergence, Event, diff
 from ...autograd.experiment import Experiment, Run, run_experiment
 from ...autograd.judging import Fired, JudgedRun, Judgement, judge_experiment, judged_runs
 from ...autograd.verdicts import HOW, Verdict, place
@@ -193,10 +194,29 @@ class GradientReport:
         """Return the first cause and the first symptom of every run that has them, with the instructions."""
         runs_by_text: dict[tuple[str, ...], list[str]] = {}
         for run in self.judged:
-            first = zip(("first cause", "first symptom"), self.judgement.first(run.run.backend, run.run.semantics))
-            text = tuple(f"{what}: event {e.time}, {place(e)}: {e.instruction}{_why(e)}" for what, e in first if e is not None)
-            runs_by_text.setdefault(text, []).append(run.name)
-        return "\n".join(f"{', '.join(names)}: {line}" for text, names in runs_by_text.items() for line in text)
+            text = []
+            for what, event in zip(("cause", "symptom"), self.judgement.first(run.run.backend, run.run.semantics)):
+                if event is not None:
+                    names = [v.parameter for v in run.verdicts if getattr(v, what) == event]
+                    text.append(f"first {what}, for {_names(names, 3)}: event {event.time}, {place(event)}: {event.instruction}{_why(event)}")
+            runs_by_text.setdefault(tuple(text), []).append(run.name)
+        lines = [f"{', '.join(names)}: {line}" for text, names in runs_by_text.items() for line in text]
+        return "\n".join(filter(None, [*lines, self.first_difference_text()]))
+
+    @cached_property
+    def first_difference(self) -> Divergence | None:
+        """The first write of which the first two runs have different numbers, or that only one of them has; None if there is none."""
+        return diff(self.judged[0].trace, self.judged[1].trace).symptom if len(self.judged) > 1 else None
+
+    def first_difference_text(self) -> str:
+        found = self.first_difference
+        if found is None:
+            return ""
+        event = found.left or found.right
+        assert event is not None
+        sides = (f"{run.name} wrote {number_text(e.after)}" if e is not None else f"{run.name} wrote nothing"
+                 for run, e in zip(self.judged, (found.left, found.right)))  # fmt: skip
+        return f"first different number: {place(event)}: {event.instruction}  ({', '.join(sides)})"
 
     def notes(self) -> list[str]:
         """Return what else there is to say of the runs and verdicts."""
@@ -218,7 +238,7 @@ class GradientReport:
     def __repr__(self) -> str:
         parts = [self.title, self.answer, repr(self.table())]
         if self.experiment.steps:
-            parts += [repr(loss_table(self.judged)), repr(value_table(self.judged))]
+            parts += [repr(loss_table(self.judged)), *([repr(value_table(self.judged))] if any(r.values for r in self.runs) else [])]
         whys = [f"{v.parameter} [{r.name}] {v.word}: {v.sentence}" + (f"; {v.note}" if v.note else "") for r in self.judged for v in r.verdicts if v.word != "ok"]
         parts += ["\n".join(whys), self.first_text(), "\n".join(self.notes()), self.control_text, self.printed()]
         parts += [repr(getattr(self, name)()) for name in self.sections if name != "table"]
@@ -256,7 +276,7 @@ class GradientReport:
         parts.append(code_html("every verdict in one line", whys))
         if self.printed():
             parts.append(code_html("output of the runs", self.printed()))
-        if self.experiment.steps:
+        if self.experiment.steps and any(r.values for r in self.runs):
             parts.append(_section_html("values after the last step", value_table(self.judged)))
         parts += [_section_html(name, getattr(self, name)()) for name in folded if name not in self.sections]
         parts.append(code_html("driver (MIR): makes the leaves, calls the model and backward, reads the gradients", self.experiment.driver))
@@ -270,7 +290,9 @@ class GradientReport:
         """Return everything as data; the module docstring explains it."""
         controls = [{"name": c.control.name, "backend": c.backend, "wanted": c.control.word, "got": c.got} for c in self.judgement.controls]
         return _json({"format": FORMAT, "version": VERSION, "model": self.experiment.model, "inputs": self.experiment.inputs, "steps": self.experiment.steps,
-                      "lr": self.experiment.lr, "is_void": self.is_void, "controls": controls, "runs": [self._run_json(r) for r in self.judged]})  # type: ignore[return-value]  # fmt: skip
+                      "lr": self.experiment.lr, "is_void": self.is_void, "controls": controls,
+                      "first_difference": [_event_json(e) for e in (d.left, d.right)] if (d := self.first_difference) is not None else None,
+                      "runs": [self._run_json(r) for r in self.judged]})  # type: ignore[return-value]  # fmt: skip
 
     def to_json_text(self) -> str:
         """Return `to_json` as text."""
