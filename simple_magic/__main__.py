@@ -18,6 +18,15 @@ from .mir.verify import verify
 from .passes.semantics import MODELS
 from .words import fuel, literal, option, seconds
 
+STATUSES = """exit status: 0 success; 1 the program is wrong, a file cannot be read or written, or something was found (check, fmt --check, grad --fail-on,
+grad --cases, fuzz) or a result is void; 2 the command line is wrong, or names what the program does not have; 3 the program trapped (run); 130 interrupted"""
+UNFIT = {"E0602", "E0630"}
+"""The codes of a right program that is not what the command line says it is."""
+
+
+class CommandLineError(ValueError):
+    """A wrong word on the command line that argparse cannot know of."""
+
 
 def _read(path: str) -> tuple[str, str]:
     """Return (name, content) of a file, or of standard input for "-". Raises: ValueError, OSError."""
@@ -57,12 +66,11 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{name} defines no function", file=sys.stderr)
             return 1
         if not manager.has_function(entry):
-            raise ValueError(f"{name} defines no function `{entry}`{_near(entry, info.symbol_names)}")
+            raise CommandLineError(f"{name} defines no function `{entry}`{_near(entry, info.symbol_names)}")
         try:
             result = manager.execute(entry, *(_literal(word) for word in options.args), fuel=options.fuel, timeout=options.timeout)
         except (TypeError, OverflowError, ValueError) as error:
-            print(error, file=sys.stderr)
-            return 2
+            raise CommandLineError(str(error)) from None
     if result is not None:
         print(repr(result))
     return 0
@@ -164,12 +172,12 @@ def _grad(options: argparse.Namespace) -> int:
     from .show.gradients.table import log_lines
 
     if "=" in options.model:
-        raise ValueError(f"{options.model!r} is an input; the model's name comes before it: grad FILE MODEL x=3.0 ...")
+        raise CommandLineError(f"{options.model!r} is an input; the model's name comes before it: grad FILE MODEL x=3.0 ...")
     name, content = _read(options.file)
     try:
         report = gradient_experiment(content, options.model, word_inputs(options.inputs), cell=name, **experiment_options(options))
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+    except (TypeError, OverflowError, ValueError) as error:
+        raise CommandLineError(str(error)) from None
     if options.json == "-":
         print(report.to_json_text(), end="")
     else:
@@ -211,9 +219,9 @@ def _fuzz(options: argparse.Namespace) -> int:
 
     unknown = sorted({*options.executors} - {*EXECUTORS} | {*options.models} - {*MODELS})
     if unknown:
-        raise ValueError(f"unknown: {', '.join(unknown)}; executors: {', '.join(EXECUTORS)}; models: {', '.join(MODELS)}")
+        raise CommandLineError(f"unknown: {', '.join(unknown)}; executors: {', '.join(EXECUTORS)}; models: {', '.join(MODELS)}")
     if not (options.minutes >= 0 and options.count >= 0 and options.jobs > 0 and options.functions > 0 and options.calls > 0):
-        raise ValueError("--minutes and --count are 0 or more, --jobs, --functions and --calls 1 or more")
+        raise CommandLineError("--minutes and --count are 0 or more, --jobs, --functions and --calls 1 or more")
     if options.readers:
         print(mutate.run(options.seed, options.minutes, options.count))
         return 0
@@ -227,11 +235,11 @@ def _fuzz(options: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.")
+    top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.", epilog=STATUSES)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+        made = commands.add_parser(name, help=text, description=text, epilog=STATUSES)
         made.set_defaults(action=action)
         return made
 
@@ -298,7 +306,8 @@ def _cases_parser() -> argparse.ArgumentParser:
     from .show.gradients.options import BACKEND_LIST
 
     cases = argparse.ArgumentParser(prog="python -m simple_magic grad --cases", description=(
-        "Run upstream's autograd cases in {interpreter, compiled} x {value, reference} x {gradients in the nodes, in a store}; takes about a minute."))  # fmt: skip
+        "Run upstream's autograd cases in {interpreter, compiled} x {value, reference} x {gradients in the nodes, in a store}; takes about a minute."),
+        epilog=STATUSES)  # fmt: skip
     cases.add_argument("--cases", action="store_true", help=argparse.SUPPRESS)
     cases.add_argument("--show-all", action="store_true", help="print each case, too")
     cases.add_argument("--backends", **BACKEND_LIST, help="default: the interpreter and the best compiled one that is installed")
@@ -336,16 +345,19 @@ def _options_first(words: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status. Failures of programs are printed, never a Python traceback."""
+    """Run one command; return the exit status, see `STATUSES`. Failures of programs are printed, never a Python traceback."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         return options.action(options)
     except Trap as trap:
         print(trap, file=sys.stderr)
         return 3
+    except CommandLineError as error:
+        print(error, file=sys.stderr)
+        return 2
     except (SimpleError, ValueError, OSError, RuntimeError) as error:
         print(_sentence(error), file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, MirError) and {d.code for d in error.diagnostics} <= UNFIT else 1
     except KeyError as error:
         print(f"unknown: {error}", file=sys.stderr)
         return 1

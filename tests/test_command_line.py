@@ -39,7 +39,7 @@ def test_run(good, capsys, backend):
 def test_run_reports_wrong_arguments_and_unknown_functions(good, capsys):
     assert main(["run", good, "half"]) == 2
     assert "takes 1 argument" in capsys.readouterr().err
-    assert main(["run", good, "hafl", "1.0"]) == 1
+    assert main(["run", good, "hafl", "1.0"]) == 2
     assert "did you mean `half`" in capsys.readouterr().err
 
 
@@ -134,7 +134,7 @@ def test_a_wrong_option_of_run_is_refused(good, capsys, options):
 
 
 def test_an_argument_in_the_place_of_the_function_is_explained(good, capsys):
-    assert main(["run", good, "[1.0,2.0]"]) == 1
+    assert main(["run", good, "[1.0,2.0]"]) == 2
     err = capsys.readouterr().err
     assert "defines no function `[1.0,2.0]`; it defines main, half" in err and "%simple" not in err
 
@@ -156,3 +156,17 @@ def test_help_shows_how_things_are_written(capsys):
     assert "did you mean" not in capsys.readouterr().err
     assert main(["explain"]) == 0
     assert "E0101" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["grad"], ["grad", "--cases"], ["fuzz"]])
+def test_the_help_tells_the_exit_statuses(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0 and "exit status: 0 success; 1 the program is wrong" in out and "2 the command line is wrong" in out
+
+
+@pytest.mark.parametrize("options", [["--minutes", "-1"], ["--jobs", "0"], ["--executors", "gpu"], ["--models", "values"]])
+def test_senseless_options_of_fuzz_are_a_wrong_command_line(capsys, options):
+    assert main(["fuzz", *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

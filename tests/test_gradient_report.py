@@ -311,7 +311,7 @@ def test_the_command_writes_what_it_is_asked_for(file, capsys, tmp_path):
     (["x=3.0"], "missing: y"), (["x=3.0", "y=q"], "'q' is not a Python literal"), (["x=3.0", "4.0"], "NAME=NUMBER"), (["x=3.0", "y=text"], "not a Python literal"),
 ])  # fmt: skip
 def test_wrong_inputs_of_the_command_are_one_sentence(file, capsys, words, message):
-    assert main(["grad", file, "model", *words]) == 1
+    assert main(["grad", file, "model", *words]) == 2
     found = capsys.readouterr()
     assert message in found.err and found.out == "" and "Traceback" not in found.err
 
@@ -350,7 +350,29 @@ def test_what_a_model_prints_is_part_of_the_report(capsys):
 
 
 def test_a_forgotten_model_is_told(file, capsys):
-    assert main(["grad", file, "x=3.0", "y=4.0"]) == 1
+    assert main(["grad", file, "x=3.0", "y=4.0"]) == 2
     assert "the model's name comes before it" in capsys.readouterr().err
-    assert main(["grad", file, "model", "x=3.0", "y=abc"]) == 1
+    assert main(["grad", file, "model", "x=3.0", "y=abc"]) == 2
     assert "input y: 'abc' is not a Python literal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [
+    ["model", "x=3.0", "y=4.0", "--steps", "many"], ["model", "x=3.0", "y=4.0", "--nonsense"],
+    ["model", "x=3.0", "y='4'"], ["model", "x=3.0", "y=4.0", "z=5.0"],
+    ["mdel", "x=3.0", "y=4.0"], ["model", "x=3.0", "y=4.0", "--backward", "nobody"], ["model", "x=3.0", "y=4.0", "--value", "nothing"],
+])  # fmt: skip
+def test_a_wrong_command_line_has_another_status_than_a_finding(file, capsys, words):
+    try:
+        status = main(["grad", file, *words, "--fail-on", "any"])
+    except SystemExit as stopped:
+        status = stopped.code
+    found = capsys.readouterr()
+    assert status == 2 and found.err and found.out == "" and "Traceback" not in found.err
+
+
+def test_a_wrong_program_and_a_file_that_is_missing_have_the_status_of_the_other_commands(capsys, tmp_path):
+    wrong = tmp_path / "wrong.mir"
+    wrong.write_text(MODEL.replace("ret sum", "ret nothing"))
+    for path in (str(wrong), "no/such/file.mir"):
+        assert main(["grad", path, "model", "x=3.0", "y=4.0"]) == main(["run", path]) == main(["check", path]) == 1
+        assert "Traceback" not in capsys.readouterr().err
