@@ -175,7 +175,8 @@ def _grad(options: argparse.Namespace) -> int:
         raise CommandLineError(f"{options.model!r} is an input; the model's name comes before it: grad FILE MODEL x=3.0 ...")
     name, content = _read(options.file)
     try:
-        report = gradient_experiment(content, options.model, word_inputs(options.inputs), cell=name, **experiment_options(options))
+        inputs = word_inputs(options.inputs)
+        report = gradient_experiment(content, options.model, inputs, cell=name, **experiment_options(options, inputs))
     except (TypeError, OverflowError, ValueError) as error:
         raise CommandLineError(str(error)) from None
     if options.json == "-":

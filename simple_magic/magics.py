@@ -310,7 +310,7 @@ class SimpleMagics(Magics):
         name = f"In[{self.ip.displayhook.prompt_count}]"
         # The magic's own line is line 1 of the cell, as the editor counts.
         source = "\n" + cell if cell else None
-        report = _as_usage(lambda: gradient_experiment(source, model, inputs, manager=self.manager, cell=name, **experiment_options(options)))
+        report = _as_usage(lambda: gradient_experiment(source, model, inputs, manager=self.manager, cell=name, **experiment_options(options, inputs)))
         report = replace(report, sections=options.show)
         if options.json:
             _as_usage(Path(options.json).write_text, report.to_json_text(), "utf-8")
