@@ -236,11 +236,11 @@ def _fuzz(options: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.", epilog=STATUSES)
+    top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.", epilog=STATUSES, allow_abbrev=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, epilog=STATUSES)
+        made = commands.add_parser(name, help=text, description=text, epilog=STATUSES, allow_abbrev=False)
         made.set_defaults(action=action)
         return made
 
@@ -308,7 +308,7 @@ def _cases_parser() -> argparse.ArgumentParser:
 
     cases = argparse.ArgumentParser(prog="python -m simple_magic grad --cases", description=(
         "Run upstream's autograd cases in {interpreter, compiled} x {value, reference} x {gradients in the nodes, in a store}; takes about a minute."),
-        epilog=STATUSES)  # fmt: skip
+        epilog=STATUSES, allow_abbrev=False)  # fmt: skip
     cases.add_argument("--cases", action="store_true", help=argparse.SUPPRESS)
     cases.add_argument("--show-all", action="store_true", help="print each case, too")
     cases.add_argument("--backends", **BACKEND_LIST, help="default: the interpreter and the best compiled one that is installed")

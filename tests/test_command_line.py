@@ -170,3 +170,14 @@ def test_the_help_tells_the_exit_statuses(capsys, command):
 def test_senseless_options_of_fuzz_are_a_wrong_command_line(capsys, options):
     assert main(["fuzz", *options]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [
+    ["run", "FILE", "--sem", "value"], ["run", "FILE", "--isol"], ["grad", "FILE", "main", "--back", "llvm"], ["grad", "FILE", "main", "--fail", "any"],
+    ["grad", "--cases", "--show"], ["fmt", "FILE", "--std"], ["json", "FILE", "--bac"], ["fuzz", "--count", "1", "--see", "2"], ["demo", "--out", "FILE"],
+    ["explain", "--hel"],
+])  # fmt: skip
+def test_an_abbreviated_option_is_refused(good, capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        main([good if word == "FILE" else word for word in words])
+    assert stopped.value.code == 2 and "unrecognized arguments" in capsys.readouterr().err
