@@ -16,6 +16,7 @@ from .mir.model import Module
 from .mir.text import format_text, parse_text
 from .mir.verify import verify
 from .passes.semantics import MODELS
+from .spelling import SHELL, spelling
 from .words import fuel, literal, option, seconds
 
 STATUSES = """exit status: 0 success; 1 the program is wrong, a file cannot be read or written, or something was found (check, fmt --check, grad --fail-on,
@@ -349,7 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status, see `STATUSES`. Failures of programs are printed, never a Python traceback."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        return options.action(options)
+        with spelling(SHELL):
+            return options.action(options)
     except Trap as trap:
         print(trap, file=sys.stderr)
         return 3

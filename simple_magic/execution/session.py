@@ -207,7 +207,7 @@ class Session:
             old = self.definitions.get(item.name)
             if old is not None and _kind(old.item) != _kind(item):
                 found.append(Diagnostic("E0601", f"`{item.name}` is already a {_kind(old.item)} of {old.cell}", item.span,
-                                        help=f"choose another name, or remove the old one first: %simple rm {item.name}",
+                                        help=f"choose another name, or remove the old one first: remove(\"{item.name}\")",
                                         notes=((f"`{item.name}` is defined in {old.cell}", old.item.span),)))  # fmt: skip
         if found:
             raise VerifyError(found, sources)
