@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .execution.defaults import BACKENDS
+from .execution.libraries import suggest_library
 from .mir.codes import explain
 from .mir.diagnostics import MirError, ParseError, SimpleError, Trap, render
 from .mir.jsonform import from_json, to_json_text
@@ -16,7 +17,7 @@ from .mir.model import Module
 from .mir.text import format_text, parse_text
 from .mir.verify import verify
 from .passes.semantics import MODELS
-from .spelling import SHELL, spelling
+from .spelling import SHELL, spelled, spelling
 from .words import fuel, literal, option, seconds
 
 STATUSES = """exit status: 0 success; 1 the program is wrong, a file cannot be read or written, or something was found (check, fmt --check, grad --fail-on,
@@ -105,7 +106,8 @@ def _check(options: argparse.Namespace) -> int:
                 print(render(warning, sources))
             print(f"{path}: ok")
         except MirError as error:
-            print(type(error)(error.diagnostics, sources))
+            defined = {item.name for item in module.items}
+            print(type(error)([spelled(suggest_library(d, defined), SHELL) for d in error.diagnostics], sources))
             status = 1
     return status
 

@@ -40,7 +40,7 @@ from .show.html import Code, Sections, Table, table
 from .show.views import (
     VIEWS, CellResult, code_table, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
 )  # fmt: skip
-from .spelling import CELL, spelling
+from .spelling import CELL, GRADIENT_CELL, spelling
 from .words import fuel, literal, option, seconds, whole_words
 
 R = TypeVar("R")
@@ -284,7 +284,7 @@ class SimpleMagics(Magics):
     @no_var_expand
     @needs_local_scope
     @line_cell_magic
-    @spelling(CELL)
+    @spelling(GRADIENT_CELL)
     def simple_grad(self, line: str, cell: str | None = None, local_ns: dict | None = None) -> GradientReport:
         """Differentiate a model in interpreter and compiled mode, and show what happened to every gradient.
 

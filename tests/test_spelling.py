@@ -87,6 +87,30 @@ def test_a_name_of_another_kind(fails, shell, tmp_path, capsys):
     assert "help: choose another name\n" in err and "%" not in err
 
 
+def test_the_node_library(fails, tmp_path, capsys):
+    with LocalExecutionManager("interpreter") as em, pytest.raises(MirError) as caught:
+        em.compile(MODEL)
+    assert str(caught.value).count('help: use the node library: use_library("autograd")') == 3
+    assert fails("simple_jit", "", MODEL).count("help: use the node library: --use autograd\n") == 3
+    own = f"class Own:\n  data: f64\n\n{MODEL}"
+    assert fails("simple_grad", "model(x=1.0) --node Own", own).count("help: use the node library: %%simple_jit --use autograd\n") == 3
+    path = tmp_path / "model.mir"
+    path.write_text(MODEL)
+    for command, status in (["check", str(path)], 1), (["run", str(path)], 1):
+        assert main(command) == status
+        found = capsys.readouterr()
+        assert (found.out + found.err).count("help: it is of the node library, which `grad` takes in for --node Value or Dense\n") == 3
+        assert "--use" not in found.out + found.err
+
+
+@pytest.mark.parametrize("source", [
+    "fn f(x: Values):\nentry:\n  ret\n", "fn f():\nentry:\n  call Value.mull()\n  ret\n", "fn f():\nentry:\n  call autograd_number()\n  ret\n",
+    "fn f():\nentry:\n  x = variant Value.A()\n  ret\n", "class Value:\n  data: f64\n\nfn f(x: Value):\nentry:\n  call Value.mul(x, x)\n  ret\n",
+])  # fmt: skip
+def test_other_unknown_names_are_not_of_the_node_library(fails, source):
+    assert "node library" not in fails("simple_jit", "", source)
+
+
 def test_lines_of_the_notebook_have_its_hints(fails):
     assert "there is" in fails("simple", "show nobody") and "there is" in fails("simple", "rm nobody")
 
