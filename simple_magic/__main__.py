@@ -24,6 +24,7 @@ STATUSES = """exit status: 0 success; 1 the program is wrong, a file cannot be r
 grad --cases, fuzz) or a result is void; 2 the command line is wrong, or names what the program does not have; 3 the program trapped (run); 130 interrupted"""
 UNFIT = {"E0602", "E0630"}
 """The codes of a right program that is not what the command line says it is."""
+RUN_USAGE = "run FILE FUNCTION ARGUMENTS"
 
 
 class CommandLineError(ValueError):
@@ -68,20 +69,25 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{name} defines no function", file=sys.stderr)
             return 1
         if not manager.has_function(entry):
-            raise CommandLineError(f"{name} defines no function `{entry}`{_near(entry, info.symbol_names)}")
+            raise CommandLineError(_no_function(name, entry, info.symbol_names))
         try:
             result = manager.execute(entry, *(_literal(word) for word in options.args), fuel=options.fuel, timeout=options.timeout)
         except (TypeError, OverflowError, ValueError) as error:
-            raise CommandLineError(str(error)) from None
+            raise CommandLineError(f"{error}" if options.entry else f"{error}; no function is named, so `{entry}` runs: {RUN_USAGE}") from None
     if result is not None:
         print(repr(result))
     return 0
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    """Return what was probably meant by the name of a function, or which functions there are."""
-    near = get_close_matches(name, names, 1)
-    return f"; did you mean `{near[0]}`?" if near else f"; it defines {', '.join(names[:20])}: run FILE FUNCTION ARGUMENTS"
+def _no_function(file: str, word: str, names: Sequence[str]) -> str:
+    """Return what is wrong with the word that stands where a function's name belongs."""
+    near = get_close_matches(word, names, 1)
+    if near:
+        return f"{file} defines no function `{word}`; did you mean `{near[0]}`?"
+    defined = ", ".join(names[:20])
+    if isinstance(_literal(word), str) and word.replace(".", "_").isidentifier():
+        return f"{file} defines no function `{word}`; it defines {defined}: {RUN_USAGE}"
+    return f"the function's name is missing before {word}: {RUN_USAGE}; {file} defines {defined}"
 
 
 def _literal(word: str) -> object:

@@ -133,10 +133,22 @@ def test_a_wrong_option_of_run_is_refused(good, capsys, options):
     assert options[0] in capsys.readouterr().err
 
 
-def test_an_argument_in_the_place_of_the_function_is_explained(good, capsys):
-    assert main(["run", good, "[1.0,2.0]"]) == 2
+@pytest.mark.parametrize("words", [["[1.0,2.0]"], ["20", "22"], ["-inf"], ["nan"], ["True"], ["'text'"], ["x=3"]])
+def test_an_argument_in_the_place_of_the_function_is_explained(good, capsys, words):
+    assert main(["run", good, *words]) == 2
     err = capsys.readouterr().err
-    assert "defines no function `[1.0,2.0]`; it defines main, half" in err and "%simple" not in err
+    assert err == f"the function's name is missing before {words[0]}: run FILE FUNCTION ARGUMENTS; {good} defines main, half\n"
+
+
+def test_a_function_that_is_not_there_and_one_that_was_not_named(good, tmp_path, capsys):
+    assert main(["run", good, "Unknown.thing", "1"]) == 2
+    assert capsys.readouterr().err == f"{good} defines no function `Unknown.thing`; it defines main, half: run FILE FUNCTION ARGUMENTS\n"
+    path = tmp_path / "half.mir"
+    path.write_text(GOOD.partition("\n\n")[2])
+    assert main(["run", str(path)]) == 2
+    assert capsys.readouterr().err == "half(x: f64) takes 1 argument, got 0; no function is named, so `half` runs: run FILE FUNCTION ARGUMENTS\n"
+    assert main(["run", str(path), "half"]) == 2
+    assert capsys.readouterr().err == "half(x: f64) takes 1 argument, got 0\n"
 
 
 def test_files_that_cannot_be_read_are_one_line_and_the_others_are_checked(good, tmp_path, capsys):
