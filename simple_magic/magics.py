@@ -339,7 +339,7 @@ class SimpleMagics(Magics):
         %simple rm NAME                     forget a definition
         %simple show F [VIEW ...]           mir unit model json lowered ir ll asm wat cfg timings
         %simple call F ARG ...              call with Python literals or notebook variables
-        %simple compare F ARG ...           every executor under every model
+        %simple compare F ARG ...           every executor under every model; [--fuel N] [--timeout S] bound each run
         %simple ops [NAME]                  the opcodes; one with its example; `ops syntax`: functions, types, globals, externs
         %simple explain [CODE]              the paragraph behind an error code, or all codes
         %simple export F [--to FORM] [FILE] mir unit model json lowered ir ll asm wat o
@@ -463,10 +463,24 @@ def _call(magics: SimpleMagics, words: list[str]) -> object:
     return magics.manager.execute(words[0], *(magics.value_of(word) for word in words[1:]))
 
 
+def _taken(words: list[str], flag: str, read: Callable[[str], R], usage: str) -> R | None:
+    """Take an option out of the words of a line; return its value, None if it is not there. Raises: ValueError."""
+    if flag not in words:
+        return None
+    at = words.index(flag)
+    if at + 1 >= len(words) or words.count(flag) > 1:
+        raise ValueError(f"usage: %simple {usage}")
+    value = read(words[at + 1])
+    del words[at : at + 2]
+    return value
+
+
 def _compare(magics: SimpleMagics, words: list[str]) -> Table:
+    usage = "compare F ARG ... [--fuel N] [--timeout S]"
+    most, longest = _taken(words, "--fuel", fuel, usage), _taken(words, "--timeout", seconds, usage)
     if not words:
-        raise ValueError("usage: %simple compare F ARG ...")
-    return comparison_table(compare(magics.manager, words[0], [magics.value_of(word) for word in words[1:]]))
+        raise ValueError(f"usage: %simple {usage}")
+    return comparison_table(compare(magics.manager, words[0], [magics.value_of(word) for word in words[1:]], fuel=most, timeout=longest))
 
 
 def _ops(_magics: SimpleMagics, words: list[str]) -> object:
@@ -483,15 +497,10 @@ def _explain(_magics: SimpleMagics, words: list[str]) -> Code | Table:
 
 
 def _export(magics: SimpleMagics, words: list[str]) -> object:
-    words, form = list(words), "unit"
-    if "--to" in words:
-        at = words.index("--to")
-        if at + 1 >= len(words):
-            raise ValueError("usage: %simple export F [--to FORM] [FILE]")
-        form = words[at + 1]
-        del words[at : at + 2]
+    usage = "export F [--to FORM] [FILE]"
+    form = _taken(words, "--to", str, usage) or "unit"
     if not 1 <= len(words) <= 2:
-        raise ValueError("usage: %simple export F [--to FORM] [FILE]")
+        raise ValueError(f"usage: %simple {usage}")
     content = export(magics.manager, words[0], form)
     if len(words) == 1:
         if isinstance(content, bytes):
