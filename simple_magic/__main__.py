@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .execution.defaults import BACKENDS
+from .execution.libraries import suggest_library
 from .mir.codes import explain
 from .mir.diagnostics import MirError, ParseError, SimpleError, Trap, render
 from .mir.jsonform import from_json, to_json_text
@@ -16,7 +17,18 @@ from .mir.model import Module
 from .mir.text import format_text, parse_text
 from .mir.verify import verify
 from .passes.semantics import MODELS
+from .spelling import SHELL, spelled, spelling
 from .words import fuel, literal, option, seconds
+
+STATUSES = """exit status: 0 success; 1 the program is wrong, a file cannot be read or written, or something was found (check, fmt --check, grad --fail-on,
+grad --cases, fuzz) or a result is void; 2 the command line is wrong, or names what the program does not have; 3 the program trapped (run); 130 interrupted"""
+UNFIT = {"E0602", "E0630"}
+"""The codes of a right program that is not what the command line says it is."""
+RUN_USAGE = "run FILE FUNCTION ARGUMENTS"
+
+
+class CommandLineError(ValueError):
+    """A wrong word on the command line that argparse cannot know of."""
 
 
 def _read(path: str) -> tuple[str, str]:
@@ -57,21 +69,25 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{name} defines no function", file=sys.stderr)
             return 1
         if not manager.has_function(entry):
-            raise ValueError(f"{name} defines no function `{entry}`{_near(entry, info.symbol_names)}")
+            raise CommandLineError(_no_function(name, entry, info.symbol_names))
         try:
             result = manager.execute(entry, *(_literal(word) for word in options.args), fuel=options.fuel, timeout=options.timeout)
         except (TypeError, OverflowError, ValueError) as error:
-            print(error, file=sys.stderr)
-            return 2
+            raise CommandLineError(f"{error}" if options.entry else f"{error}; no function is named, so `{entry}` runs: {RUN_USAGE}") from None
     if result is not None:
         print(repr(result))
     return 0
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    """Return what was probably meant by the name of a function, or which functions there are."""
-    near = get_close_matches(name, names, 1)
-    return f"; did you mean `{near[0]}`?" if near else f"; it defines {', '.join(names[:20])}: run FILE FUNCTION ARGUMENTS"
+def _no_function(file: str, word: str, names: Sequence[str]) -> str:
+    """Return what is wrong with the word that stands where a function's name belongs."""
+    near = get_close_matches(word, names, 1)
+    if near:
+        return f"{file} defines no function `{word}`; did you mean `{near[0]}`?"
+    defined = ", ".join(names[:20])
+    if isinstance(_literal(word), str) and word.replace(".", "_").isidentifier():
+        return f"{file} defines no function `{word}`; it defines {defined}: {RUN_USAGE}"
+    return f"the function's name is missing before {word}: {RUN_USAGE}; {file} defines {defined}"
 
 
 def _literal(word: str) -> object:
@@ -96,7 +112,8 @@ def _check(options: argparse.Namespace) -> int:
                 print(render(warning, sources))
             print(f"{path}: ok")
         except MirError as error:
-            print(type(error)(error.diagnostics, sources))
+            defined = {item.name for item in module.items}
+            print(type(error)([spelled(suggest_library(d, defined), SHELL) for d in error.diagnostics], sources))
             status = 1
     return status
 
@@ -164,12 +181,13 @@ def _grad(options: argparse.Namespace) -> int:
     from .show.gradients.table import log_lines
 
     if "=" in options.model:
-        raise ValueError(f"{options.model!r} is an input; the model's name comes before it: grad FILE MODEL x=3.0 ...")
+        raise CommandLineError(f"{options.model!r} is an input; the model's name comes before it: grad FILE MODEL x=3.0 ...")
     name, content = _read(options.file)
     try:
-        report = gradient_experiment(content, options.model, word_inputs(options.inputs), cell=name, **experiment_options(options))
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+        inputs = word_inputs(options.inputs)
+        report = gradient_experiment(content, options.model, inputs, cell=name, **experiment_options(options, inputs))
+    except (TypeError, OverflowError, ValueError) as error:
+        raise CommandLineError(str(error)) from None
     if options.json == "-":
         print(report.to_json_text(), end="")
     else:
@@ -211,9 +229,9 @@ def _fuzz(options: argparse.Namespace) -> int:
 
     unknown = sorted({*options.executors} - {*EXECUTORS} | {*options.models} - {*MODELS})
     if unknown:
-        raise ValueError(f"unknown: {', '.join(unknown)}; executors: {', '.join(EXECUTORS)}; models: {', '.join(MODELS)}")
+        raise CommandLineError(f"unknown: {', '.join(unknown)}; executors: {', '.join(EXECUTORS)}; models: {', '.join(MODELS)}")
     if not (options.minutes >= 0 and options.count >= 0 and options.jobs > 0 and options.functions > 0 and options.calls > 0):
-        raise ValueError("--minutes and --count are 0 or more, --jobs, --functions and --calls 1 or more")
+        raise CommandLineError("--minutes and --count are 0 or more, --jobs, --functions and --calls 1 or more")
     if options.readers:
         print(mutate.run(options.seed, options.minutes, options.count))
         return 0
@@ -227,11 +245,11 @@ def _fuzz(options: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.")
+    top = argparse.ArgumentParser(prog="python -m simple_magic", description="Simple MIR: run, check and format it.", epilog=STATUSES, allow_abbrev=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+        made = commands.add_parser(name, help=text, description=text, epilog=STATUSES, allow_abbrev=False)
         made.set_defaults(action=action)
         return made
 
@@ -298,7 +316,8 @@ def _cases_parser() -> argparse.ArgumentParser:
     from .show.gradients.options import BACKEND_LIST
 
     cases = argparse.ArgumentParser(prog="python -m simple_magic grad --cases", description=(
-        "Run upstream's autograd cases in {interpreter, compiled} x {value, reference} x {gradients in the nodes, in a store}; takes about a minute."))  # fmt: skip
+        "Run upstream's autograd cases in {interpreter, compiled} x {value, reference} x {gradients in the nodes, in a store}; takes about a minute."),
+        epilog=STATUSES, allow_abbrev=False)  # fmt: skip
     cases.add_argument("--cases", action="store_true", help=argparse.SUPPRESS)
     cases.add_argument("--show-all", action="store_true", help="print each case, too")
     cases.add_argument("--backends", **BACKEND_LIST, help="default: the interpreter and the best compiled one that is installed")
@@ -336,16 +355,20 @@ def _options_first(words: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status. Failures of programs are printed, never a Python traceback."""
+    """Run one command; return the exit status, see `STATUSES`. Failures of programs are printed, never a Python traceback."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        return options.action(options)
+        with spelling(SHELL):
+            return options.action(options)
     except Trap as trap:
         print(trap, file=sys.stderr)
         return 3
+    except CommandLineError as error:
+        print(error, file=sys.stderr)
+        return 2
     except (SimpleError, ValueError, OSError, RuntimeError) as error:
         print(_sentence(error), file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, MirError) and {d.code for d in error.diagnostics} <= UNFIT else 1
     except KeyError as error:
         print(f"unknown: {error}", file=sys.stderr)
         return 1

@@ -32,6 +32,7 @@ _FIXED_OF_GRAD: dict[str, Sequence[str]] = {
     "--runs": tuple(f"{backend}/{model}" for backend in BACKENDS for model in MODELS), "--backends": BACKENDS, "--models": tuple(MODELS), "--show": SECTIONS,
     "--expect": WORDS,
 }  # fmt: skip
+_COMPARE_OPTIONS = ("--fuel", "--timeout")
 _FUNCTIONS_OF_GRAD = ("--leaf", "--backward", "--reader", "--leaves")
 _FUNCTION_FIRST = ("show", "call", "compare", "export")
 
@@ -67,10 +68,12 @@ class Completions:
         command, *given = words
         if given and given[-1] == "--to":
             return _FIXED["--to"]
+        if command == "compare" and given and given[-1] in _COMPARE_OPTIONS:
+            return ()
         if command in _FUNCTION_FIRST:
             if not given:
                 return self.manager.functions()
-            return {"show": VIEWS, "export": ("--to",)}.get(command, self.variables())
+            return {"show": VIEWS, "export": ("--to",), "compare": (*self.variables(), *_COMPARE_OPTIONS)}.get(command, self.variables())
         if given:
             return ()
         return tuple(self.manager.session.definitions) if command == "rm" else _FIXED.get(command, ())

@@ -40,6 +40,7 @@ from .show.html import Code, Sections, Table, table
 from .show.views import (
     VIEWS, CellResult, code_table, comparison_table, explanation, function_view, listing, opcode_table, signature_text, status, timings_table, views_of,
 )  # fmt: skip
+from .spelling import CELL, GRADIENT_CELL, spelling
 from .words import fuel, literal, option, seconds, whole_words
 
 R = TypeVar("R")
@@ -141,6 +142,7 @@ class SimpleMagics(Magics):
     @no_var_expand
     @needs_local_scope
     @cell_magic
+    @spelling(CELL)
     def simple_jit(self, line: str, cell: str, local_ns: dict | None = None) -> CellResult:
         """Verify a cell of Simple MIR, compile it, bind its functions as Python callables, and run `main` or the named entry.
 
@@ -282,6 +284,7 @@ class SimpleMagics(Magics):
     @no_var_expand
     @needs_local_scope
     @line_cell_magic
+    @spelling(GRADIENT_CELL)
     def simple_grad(self, line: str, cell: str | None = None, local_ns: dict | None = None) -> GradientReport:
         """Differentiate a model in interpreter and compiled mode, and show what happened to every gradient.
 
@@ -310,7 +313,7 @@ class SimpleMagics(Magics):
         name = f"In[{self.ip.displayhook.prompt_count}]"
         # The magic's own line is line 1 of the cell, as the editor counts.
         source = "\n" + cell if cell else None
-        report = _as_usage(lambda: gradient_experiment(source, model, inputs, manager=self.manager, cell=name, **experiment_options(options)))
+        report = _as_usage(lambda: gradient_experiment(source, model, inputs, manager=self.manager, cell=name, **experiment_options(options, inputs)))
         report = replace(report, sections=options.show)
         if options.json:
             _as_usage(Path(options.json).write_text, report.to_json_text(), "utf-8")
@@ -324,6 +327,7 @@ class SimpleMagics(Magics):
 
     @no_var_expand
     @line_magic
+    @spelling(CELL)
     def simple(self, line: str) -> object:
         """Look after the live execution manager.
 
@@ -335,7 +339,7 @@ class SimpleMagics(Magics):
         %simple rm NAME                     forget a definition
         %simple show F [VIEW ...]           mir unit model json lowered ir ll asm wat cfg timings
         %simple call F ARG ...              call with Python literals or notebook variables
-        %simple compare F ARG ...           every executor under every model
+        %simple compare F ARG ...           every executor under every model; [--fuel N] [--timeout S] bound each run
         %simple ops [NAME]                  the opcodes; one with its example; `ops syntax`: functions, types, globals, externs
         %simple explain [CODE]              the paragraph behind an error code, or all codes
         %simple export F [--to FORM] [FILE] mir unit model json lowered ir ll asm wat o
@@ -459,10 +463,24 @@ def _call(magics: SimpleMagics, words: list[str]) -> object:
     return magics.manager.execute(words[0], *(magics.value_of(word) for word in words[1:]))
 
 
+def _taken(words: list[str], flag: str, read: Callable[[str], R], usage: str) -> R | None:
+    """Take an option out of the words of a line; return its value, None if it is not there. Raises: ValueError."""
+    if flag not in words:
+        return None
+    at = words.index(flag)
+    if at + 1 >= len(words) or words.count(flag) > 1:
+        raise ValueError(f"usage: %simple {usage}")
+    value = read(words[at + 1])
+    del words[at : at + 2]
+    return value
+
+
 def _compare(magics: SimpleMagics, words: list[str]) -> Table:
+    usage = "compare F ARG ... [--fuel N] [--timeout S]"
+    most, longest = _taken(words, "--fuel", fuel, usage), _taken(words, "--timeout", seconds, usage)
     if not words:
-        raise ValueError("usage: %simple compare F ARG ...")
-    return comparison_table(compare(magics.manager, words[0], [magics.value_of(word) for word in words[1:]]))
+        raise ValueError(f"usage: %simple {usage}")
+    return comparison_table(compare(magics.manager, words[0], [magics.value_of(word) for word in words[1:]], fuel=most, timeout=longest))
 
 
 def _ops(_magics: SimpleMagics, words: list[str]) -> object:
@@ -479,15 +497,10 @@ def _explain(_magics: SimpleMagics, words: list[str]) -> Code | Table:
 
 
 def _export(magics: SimpleMagics, words: list[str]) -> object:
-    words, form = list(words), "unit"
-    if "--to" in words:
-        at = words.index("--to")
-        if at + 1 >= len(words):
-            raise ValueError("usage: %simple export F [--to FORM] [FILE]")
-        form = words[at + 1]
-        del words[at : at + 2]
+    usage = "export F [--to FORM] [FILE]"
+    form = _taken(words, "--to", str, usage) or "unit"
     if not 1 <= len(words) <= 2:
-        raise ValueError("usage: %simple export F [--to FORM] [FILE]")
+        raise ValueError(f"usage: %simple {usage}")
     content = export(magics.manager, words[0], form)
     if len(words) == 1:
         if isinstance(content, bytes):

@@ -39,7 +39,7 @@ def test_run(good, capsys, backend):
 def test_run_reports_wrong_arguments_and_unknown_functions(good, capsys):
     assert main(["run", good, "half"]) == 2
     assert "takes 1 argument" in capsys.readouterr().err
-    assert main(["run", good, "hafl", "1.0"]) == 1
+    assert main(["run", good, "hafl", "1.0"]) == 2
     assert "did you mean `half`" in capsys.readouterr().err
 
 
@@ -133,10 +133,22 @@ def test_a_wrong_option_of_run_is_refused(good, capsys, options):
     assert options[0] in capsys.readouterr().err
 
 
-def test_an_argument_in_the_place_of_the_function_is_explained(good, capsys):
-    assert main(["run", good, "[1.0,2.0]"]) == 1
+@pytest.mark.parametrize("words", [["[1.0,2.0]"], ["20", "22"], ["-inf"], ["nan"], ["True"], ["'text'"], ["x=3"]])
+def test_an_argument_in_the_place_of_the_function_is_explained(good, capsys, words):
+    assert main(["run", good, *words]) == 2
     err = capsys.readouterr().err
-    assert "defines no function `[1.0,2.0]`; it defines main, half" in err and "%simple" not in err
+    assert err == f"the function's name is missing before {words[0]}: run FILE FUNCTION ARGUMENTS; {good} defines main, half\n"
+
+
+def test_a_function_that_is_not_there_and_one_that_was_not_named(good, tmp_path, capsys):
+    assert main(["run", good, "Unknown.thing", "1"]) == 2
+    assert capsys.readouterr().err == f"{good} defines no function `Unknown.thing`; it defines main, half: run FILE FUNCTION ARGUMENTS\n"
+    path = tmp_path / "half.mir"
+    path.write_text(GOOD.partition("\n\n")[2])
+    assert main(["run", str(path)]) == 2
+    assert capsys.readouterr().err == "half(x: f64) takes 1 argument, got 0; no function is named, so `half` runs: run FILE FUNCTION ARGUMENTS\n"
+    assert main(["run", str(path), "half"]) == 2
+    assert capsys.readouterr().err == "half(x: f64) takes 1 argument, got 0\n"
 
 
 def test_files_that_cannot_be_read_are_one_line_and_the_others_are_checked(good, tmp_path, capsys):
@@ -156,3 +168,28 @@ def test_help_shows_how_things_are_written(capsys):
     assert "did you mean" not in capsys.readouterr().err
     assert main(["explain"]) == 0
     assert "E0101" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["grad"], ["grad", "--cases"], ["fuzz"]])
+def test_the_help_tells_the_exit_statuses(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0 and "exit status: 0 success; 1 the program is wrong" in out and "2 the command line is wrong" in out
+
+
+@pytest.mark.parametrize("options", [["--minutes", "-1"], ["--jobs", "0"], ["--executors", "gpu"], ["--models", "values"]])
+def test_senseless_options_of_fuzz_are_a_wrong_command_line(capsys, options):
+    assert main(["fuzz", *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [
+    ["run", "FILE", "--sem", "value"], ["run", "FILE", "--isol"], ["grad", "FILE", "main", "--back", "llvm"], ["grad", "FILE", "main", "--fail", "any"],
+    ["grad", "--cases", "--show"], ["fmt", "FILE", "--std"], ["json", "FILE", "--bac"], ["fuzz", "--count", "1", "--see", "2"], ["demo", "--out", "FILE"],
+    ["explain", "--hel"],
+])  # fmt: skip
+def test_an_abbreviated_option_is_refused(good, capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        main([good if word == "FILE" else word for word in words])
+    assert stopped.value.code == 2 and "unrecognized arguments" in capsys.readouterr().err

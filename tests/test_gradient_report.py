@@ -173,6 +173,21 @@ def test_the_first_different_number_stands_beside_the_first_cause_and_symptom(re
     assert alone.first_difference is None and alone.first_text() == "" and alone.to_json()["first_difference"] is None
 
 
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"steps": 2.5}, TypeError, "^steps must be a whole number, got 2.5$"), ({"steps": "2"}, TypeError, "^steps must be a whole number, got '2'$"),
+    ({"leaves": {"z": "Value.leaf"}}, ValueError, "^leaves: z is no input of the model; the inputs given are x, y$"),
+    ({"runs": [("llvm", "value")], "models": ["value"]}, ValueError, "leave out models$"),
+])  # fmt: skip
+def test_options_that_do_not_fit_are_refused_before_anything_runs(monkeypatch, options, error, message):
+    monkeypatch.setattr("simple_magic.show.gradients.report.run_experiment", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(error, match=message):
+        gradient_experiment(MODEL, "model", {"x": 3.0, "y": 4.0}, **options)
+
+
+def test_steps_may_be_a_number_of_numpy():
+    assert gradient_experiment(SQUARE, "square", {"x": 3.0}, steps=np.int64(1), runs=[("interpreter", "reference")], controls=False).experiment.steps == 1
+
+
 # Training
 
 
@@ -263,7 +278,11 @@ def test_a_line_takes_what_the_notebook_has_defined_and_its_variables(shell):
     ("model(x=3.0, y=1+)", "is no call"), ("model(x=3.0, y=4.0) --runs llvm", "is no run"), ("model(x=3.0, y=4.0) --models values", "is no semantics model"),
     ("model(x=3.0, y=4.0) --show all", "is no section"), ("model(x=3.0, y=4.0) --steps -1", "number of steps"), ("model(x=3.0, y=4.0) -o print", "a name of Python"),
     ("model(x=3.0, y=4.0) --expect good", "is no verdict"), ("model(x='3', y=4.0)", "input x"), ("model(x=3.0, y=4.0) --fuel x", "fuel"),
-    ("model(x=3.0, y=__import__('os'))", "neither a literal"),
+    ("model(x=3.0, y=__import__('os'))", "neither a literal"), ("model(x=3.0, x=4.0, y=4.0)", "input x is given twice"),
+    ("model(x=3.0, y=4.0) --leaves z=Value.leaf", "^--leaves: z is no input of the model; the inputs given are x, y$"),
+    ("model(x=3.0, y=4.0) --leaves x=Value.leaf,x=Value.exp", "each parameter once"),
+    ("model(x=3.0, y=4.0) --runs llvm/value --backends llvm", "^--runs names the back end and the model of each run: leave out --backends$"),
+    ("model(x=3.0, y=4.0) --models value --runs llvm/value --backends llvm", "leave out --backends and --models$"),
 ])  # fmt: skip
 def test_a_wrong_line_is_one_sentence(shell, line, message):
     with pytest.raises(UsageError, match=message) as caught:
@@ -327,9 +346,11 @@ def test_the_command_writes_what_it_is_asked_for(file, capsys, tmp_path):
 
 @pytest.mark.parametrize(("words", "message"), [
     (["x=3.0"], "missing: y"), (["x=3.0", "y=q"], "'q' is not a Python literal"), (["x=3.0", "4.0"], "NAME=NUMBER"), (["x=3.0", "y=text"], "not a Python literal"),
+    (["x=3.0", "y=4.0", "x=3.0"], "input x is given twice"), (["x=3.0", "y=4.0", "--leaves", "z=Value.leaf"], "--leaves: z is no input"),
+    (["x=3.0", "y=4.0", "--runs", "llvm/value", "--models", "value"], "leave out --models"),
 ])  # fmt: skip
 def test_wrong_inputs_of_the_command_are_one_sentence(file, capsys, words, message):
-    assert main(["grad", file, "model", *words]) == 1
+    assert main(["grad", file, "model", *words]) == 2
     found = capsys.readouterr()
     assert message in found.err and found.out == "" and "Traceback" not in found.err
 
@@ -368,7 +389,29 @@ def test_what_a_model_prints_is_part_of_the_report(capsys):
 
 
 def test_a_forgotten_model_is_told(file, capsys):
-    assert main(["grad", file, "x=3.0", "y=4.0"]) == 1
+    assert main(["grad", file, "x=3.0", "y=4.0"]) == 2
     assert "the model's name comes before it" in capsys.readouterr().err
-    assert main(["grad", file, "model", "x=3.0", "y=abc"]) == 1
+    assert main(["grad", file, "model", "x=3.0", "y=abc"]) == 2
     assert "input y: 'abc' is not a Python literal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [
+    ["model", "x=3.0", "y=4.0", "--steps", "many"], ["model", "x=3.0", "y=4.0", "--nonsense"],
+    ["model", "x=3.0", "y='4'"], ["model", "x=3.0", "y=4.0", "z=5.0"],
+    ["mdel", "x=3.0", "y=4.0"], ["model", "x=3.0", "y=4.0", "--backward", "nobody"], ["model", "x=3.0", "y=4.0", "--value", "nothing"],
+])  # fmt: skip
+def test_a_wrong_command_line_has_another_status_than_a_finding(file, capsys, words):
+    try:
+        status = main(["grad", file, *words, "--fail-on", "any"])
+    except SystemExit as stopped:
+        status = stopped.code
+    found = capsys.readouterr()
+    assert status == 2 and found.err and found.out == "" and "Traceback" not in found.err
+
+
+def test_a_wrong_program_and_a_file_that_is_missing_have_the_status_of_the_other_commands(capsys, tmp_path):
+    wrong = tmp_path / "wrong.mir"
+    wrong.write_text(MODEL.replace("ret sum", "ret nothing"))
+    for path in (str(wrong), "no/such/file.mir"):
+        assert main(["grad", path, "model", "x=3.0", "y=4.0"]) == main(["run", path]) == main(["check", path]) == 1
+        assert "Traceback" not in capsys.readouterr().err

@@ -296,6 +296,7 @@ COMPLETIONS = {
     "%simple export main --to l": "lowered",
     "%simple rm ma": "main",
     "%simple call main mi": "mine",
+    "%simple compare main 1 --fu": "--fuel",
     "x = 1\nv = %simple sh": "show",
     "%%simple_jit --se": "--semantics",
     "%%simple_jit --semantics ": "jit_2026_09",

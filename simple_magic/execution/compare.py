@@ -36,6 +36,10 @@ class Run:
         return name if self.backend == "interpreter" else f"{name} O{self.opt_level}"
 
     @property
+    def is_timeout(self) -> bool:
+        return self.result.trap is not None and self.result.trap.kind == "timeout"
+
+    @property
     def answer(self) -> str:
         """The value, or the trap's kind and line."""
         trap = self.result.trap
@@ -64,8 +68,9 @@ class Comparison:
         return tuple(dict.fromkeys(run.executor for run in self.runs))
 
     def differing(self) -> tuple[str, ...]:
-        """Return the models under which two executors do not agree: always empty, unless a back end is wrong."""
-        return tuple(m for m in self.models if any(not same_outcome(self.of_model(m)[0], run) for run in self.of_model(m)))
+        """Return the models under which two executors do not agree: always empty, unless a back end is wrong. A run that timed out has no answer."""
+        ended = {m: [run for run in self.of_model(m) if not run.is_timeout] for m in self.models}
+        return tuple(m for m, runs in ended.items() if any(not same_outcome(runs[0], run) for run in runs))
 
 
 def same_outcome(a: Run, b: Run) -> bool:
@@ -115,7 +120,10 @@ def same_value(a: object, b: object) -> bool:
 
 def compare(manager: LocalExecutionManager, name: str, args: Sequence[object] = (), *, engines: Sequence[tuple[str, int]] = ENGINES,
             models: Sequence[str] | None = None, fuel: int | None = None, timeout: float | None = None) -> Comparison:  # fmt: skip
-    """Run `name(*args)` on every engine under every model (default: all) and return what came out. Raises: MirError, TypeError."""
+    """Run `name(*args)` on every engine under every model (default: all) and return what came out. Raises: MirError, TypeError.
+
+    fuel and timeout bound each run.
+    """
     runs = []
     for semantics in models or tuple(MODELS):
         for backend, level in engines:

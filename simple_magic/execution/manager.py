@@ -57,6 +57,8 @@ MAX_TIMEOUT = 10 * 365 * 24 * 3600.0
 """Seconds: longer than any kernel lives; the system's timers overflow only far beyond."""
 UNITS_KEPT = 8
 """How many compiled units are kept although a definition of theirs is no longer current."""
+NAMES_SHOWN = 8
+"""How many of the newest names a message about an unknown one lists."""
 
 
 class ExecutionManager(Protocol):
@@ -381,7 +383,7 @@ class LocalExecutionManager:
 
         def forget(outermost: bool) -> None:
             if name not in self.session.definitions:
-                raise self._unknown(name, "nothing is named")
+                raise self._unknown(name, "nothing is named", tuple(self.session.definitions))
             if not outermost and not isinstance(self.session.definitions[name].item, Function):
                 raise _in_use(name, None)
             self._read_into_pending()
@@ -669,12 +671,13 @@ class LocalExecutionManager:
     def _find(self, name: str) -> Function:
         function = self.session.function(name) if isinstance(name, str) else None
         if function is None:
-            raise self._unknown(name, "no function is named")
+            raise self._unknown(name, "no function is named", self.functions())
         return function
 
-    def _unknown(self, name: str, what: str) -> MirError:
-        near = get_close_matches(str(name), self.session.definitions, 1)
-        return MirError([Diagnostic("E0602", f"{what} `{name}`", help=f"did you mean `{near[0]}`?" if near else "%simple ls lists what is defined")])
+    def _unknown(self, name: str, what: str, known: Sequence[str]) -> MirError:
+        near = get_close_matches(str(name), known, 1)
+        newest = ("..., " if len(known) > NAMES_SHOWN else "") + ", ".join(known[-NAMES_SHOWN:])
+        return MirError([Diagnostic("E0602", f"{what} `{name}`", help=f"did you mean `{near[0]}`?" if near else f"there is: {newest or 'nothing yet'}")])
 
     def locate(self, trap: Trap) -> None:
         """Fill in where a trap and its calls stand in the session's cells."""

@@ -19,6 +19,7 @@ from ..mir.text import format_item
 from ..mir.types import Named, Type, walk
 from ..mir.verify import check
 from .externs import check_declaration, declaration_text
+from .libraries import suggest_library
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Session:
             if problem is not None:
                 reporter.report(problem)
         if reporter.errors():
-            raise VerifyError([_with_declaration(d) for d in reporter.errors()], sources)
+            raise VerifyError([suggest_library(_with_declaration(d), overlay) for d in reporter.errors()], sources)
         changed = {name for name, item in new.items() if name not in self.definitions or self.definitions[name].item != item}
         replaced = {name for name in changed if name in self.definitions}
         reset = self._globals_to_reset(overlay, changed)
@@ -207,7 +208,7 @@ class Session:
             old = self.definitions.get(item.name)
             if old is not None and _kind(old.item) != _kind(item):
                 found.append(Diagnostic("E0601", f"`{item.name}` is already a {_kind(old.item)} of {old.cell}", item.span,
-                                        help=f"choose another name, or remove the old one first: %simple rm {item.name}",
+                                        help=f"choose another name, or remove the old one first: remove(\"{item.name}\")",
                                         notes=((f"`{item.name}` is defined in {old.cell}", old.item.span),)))  # fmt: skip
         if found:
             raise VerifyError(found, sources)

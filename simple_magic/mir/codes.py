@@ -97,7 +97,7 @@ CODES: dict[str, CodeInfo] = {
         _body("a$b = const 1"), _body("_ab = const 1")),
     "E0010": CodeInfo("something else is expected", "The line does not continue as the grammar says; the message names what could stand here.",
                       "fn f()\nentry:\n  ret\n", "fn f():\nentry:\n  ret\n"),
-    "E0011": CodeInfo("unknown operation", "The word is not in the table of opcodes. `%simple ops` lists them.",
+    "E0011": CodeInfo("unknown operation", "The word is not in the table of opcodes. `%simple ops` lists them, in a shell `python -m simple_magic ops`.",
                       _body("x = plus 1, 2"), _body("_x = add 1, 2")),
     "E0012": CodeInfo("internal operation in a program", "Some operations are made by passes only (fuel, lowering, the runtime) and have no meaning in a program as written.",
                       _body("charge"), _body("nop")),
@@ -283,7 +283,7 @@ CODES: dict[str, CodeInfo] = {
         'from simple_magic import LocalExecutionManager\n\nem = LocalExecutionManager("interpreter")\nem.compile("global g: i64")\nem.compile("fn f():\\nentry:\\n  ret")\n',
         "python"),
     "E0602": CodeInfo(
-        "no such function in the session", "The session has no function of this name. `em.functions()` and `%simple ls` list what there is.",
+        "no such function in the session", "The session has no function of this name. `em.functions()` lists what there is, in a notebook `%simple ls`.",
         'from simple_magic import LocalExecutionManager\n\nLocalExecutionManager("interpreter").execute("f")\n',
         'from simple_magic import LocalExecutionManager\n\nem = LocalExecutionManager("interpreter")\nem.compile("fn f():\\nentry:\\n  ret")\nem.execute("f")\n', "python"),
     "E0603": CodeInfo(

@@ -143,12 +143,14 @@ def code_table() -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return a comparison with one row per model and one column per executor."""
+    """Return a comparison with one row per model and one column per executor; the last one says whether those agree that had the time to answer."""
     rows = []
     differing = comparison.differing()
     for model in comparison.models:
-        answers = {run.executor: run.answer for run in comparison.of_model(model)}
-        rows.append((model, *(answers[e] for e in comparison.executors), "DIFFER" if model in differing else "agree"))
+        runs = comparison.of_model(model)
+        answers = {run.executor: run.answer for run in runs}
+        verdict = "DIFFER" if model in differing else "timeout" if any(run.is_timeout for run in runs) else "agree"
+        rows.append((model, *(answers[e] for e in comparison.executors), verdict))
     args = ", ".join(map(repr, comparison.args))
     return table(("semantics", *comparison.executors, "executors"), rows, f"{comparison.name}({args})")
 

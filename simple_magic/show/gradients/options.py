@@ -12,7 +12,7 @@ from ...autograd.verdicts import WORDS
 from ...execution.defaults import BACKENDS
 from ...passes.semantics import MODELS
 from ...words import fuel, literal, option, seconds
-from .report import SECTIONS
+from .report import SECTIONS, check_options
 
 
 def _pairs(word: str) -> tuple[tuple[str, str], ...]:
@@ -39,9 +39,10 @@ def _choices(known: tuple[str, ...], what: str) -> Callable[[str], tuple[str, ..
 
 def _leaves(word: str) -> dict[str, str]:
     """Read `w1=layer_1,w2=layer_2`."""
-    found = dict(part.strip().partition("=")[::2] for part in word.split(","))
-    if not all(found) or not all(found.values()):
-        raise ValueError(f"{word!r}: write PARAMETER=FUNCTION,PARAMETER=FUNCTION")
+    parts = [part.strip().partition("=")[::2] for part in word.split(",")]
+    found = dict(parts)
+    if not all(found) or not all(found.values()) or len(found) < len(parts):
+        raise ValueError(f"{word!r}: write PARAMETER=FUNCTION,PARAMETER=FUNCTION, each parameter once")
     return found
 
 
@@ -84,9 +85,11 @@ OPTIONS: tuple[tuple[tuple[str, ...], dict], ...] = (
 _OF_EXPERIMENT = ("runs", "backends", "models", "steps", "lr", "node", "leaf", "leaves", "backward", "value", "gradient", "reader", "store", "fuel", "timeout", "try_fix")
 
 
-def experiment_options(found: Namespace) -> dict[str, Any]:
-    """Return the arguments of `gradient_experiment` that the options say."""
-    return {name: getattr(found, name) for name in _OF_EXPERIMENT}
+def experiment_options(found: Namespace, inputs: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of `gradient_experiment` that the options say. Raises: ValueError for options that contradict each other or the inputs."""
+    options = {name: getattr(found, name) for name in _OF_EXPERIMENT}
+    check_options(inputs, options, dashes="--")
+    return options
 
 
 def split_call(line: str) -> tuple[str, ast.Call | None, str]:
@@ -156,6 +159,8 @@ def word_inputs(words: list[str]) -> dict[str, object]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ValueError(f"{word!r}: write an input as NAME=NUMBER, such as x=3.0")
+        if name in found:
+            raise ValueError(f"input {name} is given twice")
         try:
             found[name] = literal(value)
         except ValueError as error:

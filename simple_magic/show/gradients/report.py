@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from ...autograd.events import Divergence, Event, diff
 from ...autograd.experiment import Experiment, Run, run_experiment
@@ -61,8 +62,25 @@ def gradient_experiment(source: str | Mapping | Module | None, model: str = "mod
     `autograd.experiment.run_experiment` explains them.
     Raises: MirError for a wrong program or one that does not fit, ValueError and TypeError for wrong options and inputs. A trap is part of its run.
     """
+    check_options(inputs or {}, options)
     seen = run_experiment(source, model, inputs, **options)  # type: ignore[arg-type]
     return GradientReport(seen, judge_experiment(seen, controls=controls, try_fix=try_fix))
+
+
+def check_options(inputs: Mapping[str, object], options: Mapping[str, Any], dashes: str = "") -> None:
+    """Refuse options of an experiment that contradict each other or its inputs. dashes: what stands before an option's name in messages.
+
+    Raises: ValueError; TypeError for a number of steps that is not whole.
+    """
+    steps = options.get("steps", 0)
+    if not hasattr(steps, "__index__"):
+        raise TypeError(f"{dashes}steps must be a whole number, got {steps!r}")
+    others = [f"{dashes}{name}" for name in ("backends", "models") if options.get(name) is not None]
+    if options.get("runs") is not None and others:
+        raise ValueError(f"{dashes}runs names the back end and the model of each run: leave out {' and '.join(others)}")
+    unknown = sorted(set(options.get("leaves") or ()) - set(inputs))
+    if unknown:
+        raise ValueError(f"{dashes}leaves: {unknown[0]} is no input of the model; the inputs given are {', '.join(inputs) or 'none'}")
 
 
 @dataclass(frozen=True)
