@@ -219,7 +219,7 @@ def test_the_command(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0 and "0 findings" in done.stdout, done.stdout + done.stderr
     done = subprocess.run([*command[:4], "--executors", "abacus"], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    assert done.returncode == 1 and "abacus" in done.stderr and next(iter(EXECUTORS)) in done.stderr
+    assert done.returncode == 2 and "abacus" in done.stderr and next(iter(EXECUTORS)) in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--minutes", "-1"), ("--jobs", "0"), ("--minutes", "nan"), ("--count", "-5")])

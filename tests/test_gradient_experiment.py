@@ -18,6 +18,26 @@ entry:
   ret p
 """
 
+OWN = """
+global kept: {i64: f64}
+
+class Own:
+  data: f64
+
+fn Own.leaf(x: f64) -> Own:
+entry:
+  n = new Own(data: x)
+  ret n
+
+fn Own.mul(a: Own, b: Own) -> Own:
+entry:
+  ret a
+
+fn Own.read(self: Own) -> f64:
+entry:
+  ret 0.0
+"""
+
 SQUARE = """
 global calls: i64
 
@@ -107,6 +127,12 @@ entry:
         assert em.globals()["kept"][0].grad == 0.0
 
 
+def test_the_store_of_the_library_needs_no_more_than_its_name():
+    seen = run_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0}, runs=[("interpreter", "value")], store="grads")
+    assert seen.runs[0].gradients == {"x": 4.0, "y": 3.0}
+    assert (seen.options.backward, seen.options.reader) == ("Value.store_backward", "Value.stored_gradient")
+
+
 def test_again_runs_on_other_inputs():
     seen = run_experiment(PRODUCT, "model", {"x": 3.0, "y": 4.0}, runs=[("llvm", "reference")])
     step = 6e-6
@@ -173,7 +199,8 @@ def test_non_finite_gradients_come_out_as_they_are():
         (PRODUCT, {"value": "op"}, "is not f64 or"),
         (PRODUCT, {"store": "gradz", "reader": "Value.stored_gradient"}, "the store `gradz` is no global"),
         (PRODUCT, {"store": "autograd_nodes", "reader": "Value.stored_gradient"}, "`autograd_nodes` is a global of type i64"),
-        (PRODUCT, {"store": "grads"}, "nothing reads them"),
+        (PRODUCT.replace("Value", "Own") + OWN, {"store": "kept", "node": "Own"}, "no function is named `Own.stored_gradient`"),
+        (PRODUCT.replace("Value", "Own") + OWN, {"store": "kept", "node": "Own", "reader": "Own.read"}, "no function is named `Own.store_backward`"),
         (PRODUCT, {"gradient": "data"}, "cannot be both the value and the gradient"),
         (PRODUCT + "\nfn gradient_put():\nentry:\n  ret\n", {}, "the name of a function of the driver"),
         (PRODUCT.replace("y: Value)", "y: Value, z: text)"), {}, "parameter `z` is text"),

@@ -268,12 +268,11 @@ def _gradient_type(options: NodeOptions, fields: Mapping[str, Type], functions: 
 def _check_store(options: NodeOptions, names: Names) -> None:
     if not options.store:
         return
+    assert options.reader, "what is in a store must be read"
     found = names.globals.get(options.store)
     if found is None or found.type not in STORE_TYPES:
         what = "no global" if found is None else f"a global of type {format_type(found.type)}"
         raise refuse(f"the store `{options.store}` is {what}; a store is a global {{i64: f64}} or {{i64: [f64]}}", "name the global dict: store=...")
-    if not options.reader:
-        raise refuse(f"gradients are in the store `{options.store}`, but nothing reads them", "name the function from a node to its gradient: reader=...")
 
 
 def _callable(name: str, params: tuple[Type, ...], functions: Mapping[str, Function], option: str) -> Function:

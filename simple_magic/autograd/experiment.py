@@ -114,10 +114,12 @@ def run_experiment(source: str | Mapping | Module | None, model: str = "model", 
     source: MIR that defines the model, beside what `manager` (which stays as it is) holds; None if it holds the model already. The node library is there
     unless the program defines the node class itself. inputs: a number, or numbers, for each of the model's parameters.
     backends, models: every pair of them runs; runs: exactly these (back end, model) pairs; default: the interpreter under `value` and LLVM under `reference`.
-    node ... leaves: see `driver.NodeOptions`. steps, lr: gradient descent after the first evaluation. fuel and the manager's limits bound each run.
+    node ... leaves: see `driver.NodeOptions`; with a store, backward is `NODE.store_backward` and the reader `NODE.stored_gradient` unless given. steps, lr: gradient descent after the first evaluation. fuel and the manager's limits bound each run.
     cell: what the source is called in messages and traces.
     Raises: MirError for a wrong program or one that does not fit, ValueError and TypeError for wrong options and inputs. A trap is part of its run.
     """
+    if store:
+        backward, reader = backward or f"{node}.store_backward", reader or f"{node}.stored_gradient"
     options = NodeOptions(node, leaf, backward, value, gradient, reader, store, tuple(sorted((leaves or {}).items())))
     wanted = _pairs(backends, models, runs)
     if steps < 0:
