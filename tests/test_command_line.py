@@ -178,12 +178,6 @@ def test_the_help_tells_the_exit_statuses(capsys, command):
     assert stopped.value.code == 0 and "exit status: 0 success; 1 the program is wrong" in out and "2 the command line is wrong" in out
 
 
-@pytest.mark.parametrize("options", [["--minutes", "-1"], ["--jobs", "0"], ["--executors", "gpu"], ["--models", "values"]])
-def test_senseless_options_of_fuzz_are_a_wrong_command_line(capsys, options):
-    assert main(["fuzz", *options]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 @pytest.mark.parametrize("words", [
     ["run", "FILE", "--sem", "value"], ["run", "FILE", "--isol"], ["grad", "FILE", "main", "--back", "llvm"], ["grad", "FILE", "main", "--fail", "any"],
     ["grad", "--cases", "--show"], ["fmt", "FILE", "--std"], ["json", "FILE", "--bac"], ["fuzz", "--count", "1", "--see", "2"], ["demo", "--out", "FILE"],

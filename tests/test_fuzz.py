@@ -224,5 +224,5 @@ def test_the_command(tmp_path):
 
 @pytest.mark.parametrize("words", [("--minutes", "-1"), ("--jobs", "0"), ("--minutes", "nan"), ("--count", "-5")])
 def test_the_command_refuses_numbers_that_make_no_sense(words, capsys):
-    assert main(["fuzz", *words]) == 1
+    assert main(["fuzz", *words]) == 2
     assert "1 or more" in capsys.readouterr().err
