@@ -27,7 +27,7 @@ def told(file: str, backward: str, semantics: str = "reference") -> JudgedRun:
 
 TOLD = (
     ("copies", "stale"), ("copies", "stale_partly"), ("copies", "merge_late"), ("copies", "lose_twice"), ("copies", "third_turn"), ("buffers", "passing_on"),
-    ("handed", "handing_on"), ("overwritten", "assign"), ("overwritten", "clobber_on_the_way"), ("overwritten", "live"), ("mazur", "backward_in_place"),
+    ("handed", "handing_on"), ("overwritten", "assign"), ("overwritten", "clobber_on_the_way"), ("values", "live"), ("mazur", "backward_in_place"),
     ("rules", "first_only"), ("places", "through_places", "value"), ("places", "through_locals", "value"), ("places", "one_of_two", "value"),
 )  # fmt: skip
 
