@@ -6,16 +6,15 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
-
 from pictures import HOSTILE, NAMES, boxes, case, check_picture, random_run
 
 from simple_magic.autograd.events import Event, Trace
-from simple_magic.autograd.experiment import Run
-from simple_magic.autograd.judging import JudgedRun
+from simple_magic.autograd.experiment import Run, run_experiment
+from simple_magic.autograd.judging import JudgedRun, judge_experiment, judged_runs
 from simple_magic.autograd.replay import DOUBLED
 from simple_magic.autograd.verdicts import Verdict
 from simple_magic.show.gradients.folding import FIRST_PROBLEMS, FOLD_ABOVE, MANY_PROBLEMS, folded
-from simple_magic.show.gradients.graph import graph_picture
+from simple_magic.show.gradients.graph import MOST_LISTED, graph_picture
 from simple_magic.show.gradients.marks import FATES, VERDICTS
 from simple_magic.show.picture import Box, Label, Path
 
@@ -196,6 +195,17 @@ def test_what_does_not_fit_is_counted_by_kind():
     assert "see the table and the trace" in picture.text and "see the table and the trace" in picture.description
     first = next(e for e in runs[0].trace.events if e.kind == "accumulate" and "." in e.object)
     assert f"#{first.original}  add" in labels(picture), "the first symptom"
+
+
+def test_words_list_a_dozen_dead_copies_of_a_node_and_count_the_rest():
+    adds = "\n".join(f"  s{i} = call Value.add(s{i - 1}, x)" for i in range(1, 30))
+    source = f"fn model(x: Value, y: Value) -> Value:\nentry:\n  s0 = call Value.mul(x, y)\n{adds}\n  ret s29\n"
+    seen = run_experiment(source, "model", {"x": 1.0, "y": 2.0}, runs=[("interpreter", "value")])
+    picture = graph_picture(judged_runs(seen, judge_experiment(seen, controls=False)))
+    of_x = picture.text.partition("\n  x  ")[2].partition("\n  y  ")[0]
+    listed, (more, total) = of_x.count("    dead copy"), re.search(r"and (\d+) more dead copies like these, of (\d+) in all", of_x).groups()
+    assert listed + int(more) == int(total) > 29 and listed == MOST_LISTED - 1
+    check_picture(picture)
 
 
 def test_folding_keeps_every_node_somewhere():

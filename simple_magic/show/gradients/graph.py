@@ -56,6 +56,8 @@ WRAP = 26
 """Characters in a line that names an instruction."""
 MOST_ALONE, MOST_COPIES, FEW_COPIES = 3, 3, 2
 """So many contributions between the same two nodes, and dead copies of a node, are drawn one by one; of a graph with folds, fewer copies."""
+MOST_LISTED = 12
+"""So many dead copies of a node are listed one by one in words."""
 WORST = (LOST, STALE, ERASED, DOUBLED)
 DIFFERENT = Mark("differs", "\u2260", INK, "#ffffff")
 """The gradient is not the same in all runs of the picture."""
@@ -709,9 +711,12 @@ def _twin(panel: _Panel, shown: Shown) -> Iterator[str]:
     for name in (*shown.nodes, *folds):
         text = panel.boxes[name]
         yield "  " + ", ".join((f"{_title(reading, name)}", *text.lines[1:]) if name in shown.nodes and len(_title(reading, name)) > 24 else text.lines)
-        for copy in reading.copies.get(name, ()) if name in shown.nodes else ():
-            held = gradient_text(copy.holds)
-            yield f"    dead {copy.title}: {copy.origin}; holds {held}"
+        copies = reading.copies.get(name, ()) if name in shown.nodes else ()
+        listed = copies if len(copies) <= MOST_LISTED else copies[: MOST_LISTED - 1]
+        for copy in listed:
+            yield f"    dead {copy.title}: {copy.origin}; holds {gradient_text(copy.holds)}"
+        if len(listed) < len(copies):
+            yield f"    and {len(copies) - len(listed)} more dead copies like these, of {len(copies)} in all: the trace holds them"
         for drawn in panel.copies.get(name, ()):
             if len(drawn.objects) > 1:
                 yield f"    {', '.join(drawn.text.lines)}"
