@@ -76,8 +76,8 @@ def test_the_table_has_a_row_for_each_parameter_and_run(report):
 
 def test_the_text_names_the_first_cause_and_the_first_symptom_with_their_instructions(report):
     text = repr(report)
-    assert "interpreter/value: first cause, for y: event " in text and "product = call Value.mul(x, y)  (here y was passed as an argument)" in text
-    assert "first symptom" in text and "set_field self, grad, total" in text
+    assert "interpreter/value: first cause, for x: event " in text and "sum = call Value.add(product, x)  (here x was passed as an argument)" in text
+    assert "first symptom, for y: event " in text and "set_field self, grad, total  (accumulate: 0 became 1 on object 2." in text, "the first number that was lost, on the way to y"
     assert "negative controls: 6 of 6" in text
 
 
@@ -98,7 +98,7 @@ def test_runs_that_are_alike_are_said_together_and_drawn_once():
     assert report.alike == {"cranelift/value": "interpreter/value", "cranelift/reference": "interpreter/reference"}
     assert [run.name for run in report.drawn] == ["interpreter/value", "interpreter/reference"]
     assert report.answer.split("\n")[0] == "interpreter/value, cranelift/value: both gradients are \u2717 lost"
-    assert report.first_text().split("\n")[0].startswith("interpreter/value, cranelift/value: first cause, for y: ")
+    assert report.first_text().split("\n")[0].startswith("interpreter/value, cranelift/value: first cause, for x: ")
     assert "cranelift/value: the same as interpreter/value, event by event" in report.notes()
     assert "cranelift" not in report.graph().text and len(report.table().rows) == 8
 
@@ -146,7 +146,7 @@ def test_data_is_complete_and_plain(report):
     x = lost["verdicts"][0]
     assert (x["word"], x["derivative"], x["landed"], len(x["contributions"])) == ("lost", 5.0, 0, 2)
     assert {c["fate"] for c in x["contributions"]} == {"lost"} and all(e["kind"] == "copy" for e in x["chain"])
-    assert lost["first_cause"]["instruction"] == "product = call Value.mul(x, y)" and right["first_cause"] is None
+    assert lost["first_cause"]["instruction"] == "sum = call Value.add(product, x)" and right["first_cause"] is None
 
 
 def test_numbers_that_json_lacks_are_words():

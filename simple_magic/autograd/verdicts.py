@@ -326,7 +326,8 @@ class _Case:
             return self.make("doubled", f"the contribution of event {first.event.time} ({place(first.event)}) arrived {first.times} times",
                              [first.event, *merges[:1]], merges[0] if merges else first.event, merges[0] if merges else first.event)  # fmt: skip
         if lost:
-            return self.lost(lost, "partial" if landed else "lost")
+            found = self.lost(lost, "partial" if landed else "lost")
+            return found if any(c.event.delta != 0.0 for c in self.contributions) else self.lost_before(found) or found
         if erased:
             return self.erased(erased)
         return None
@@ -345,6 +346,13 @@ class _Case:
         whole = self.number + sum(c.event.delta or 0.0 for c in lost)  # type: ignore[operator]
         note = f"with what was lost it would be {whole!r}, the derivative" if self.tangent.trap is None and is_right(whole, self.tangent) and whole != 0.0 else ""
         return self.make(word, sentence, evidence, first.links[0] if first.links else first.event, first.event, chain=first.links, note=note)
+
+    def lost_before(self, own: Verdict) -> Verdict | None:
+        """Return, of a loss of nothing but zeros, the loss on the way that made them zero; None if there is none."""
+        found = self.upstream()
+        if found is None or found.word not in ("lost", "partial"):
+            return None
+        return replace(found, word=own.word, note=f"what reached {self.name} was zero therefore, and went to copies as well: {describe_chain(self.name, own.chain)}")
 
     def erased(self, erased: list[Contribution]) -> Verdict:
         first = erased[0]
@@ -392,8 +400,9 @@ class _Case:
             late += [(e, event) for e in later]
             empty += bool(earlier) and not self.replayed.read[event.time]
             todo += [self.replayed.contributions[t] for t in self.replayed.read.get(event.time, ()) if t in self.replayed.contributions]
+            todo += earlier
         if lost:
-            first, reader = min(lost, key=lambda pair: pair[0].time)
+            first, reader = min(lost, key=lambda pair: (pair[0].delta == 0.0, pair[0].time, pair[1].time))
             eraser = self.replayed.erasers.get(((reader.edge, first.element), first.time))
             if eraser is not None:
                 return self.make("clobbered", f"on the way, at {reader.edge}: event {eraser.time} ({place(eraser)}) overwrote what event {first.time} had added",
