@@ -263,7 +263,7 @@ def test_names(word: str) -> None:
     assert is_name(word)
 
 
-@pytest.mark.parametrize("word", ["", "1a", "a.b", "a b", "$a", "a-b", "a\n", "e\u0301", "\u3164", "a\u200d", "x" * (MAX_NAME + 1), *RESERVED])
+@pytest.mark.parametrize("word", ["", "1a", "a.b", "a b", "$a", "a-b", "a\n", "e\u0301", "\u3164", "a\u200d", "x" * (MAX_NAME + 1), *sorted(RESERVED)])
 def test_no_names(word: str) -> None:
     assert not is_name(word)
 

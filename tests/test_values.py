@@ -110,7 +110,7 @@ def test_bool_char_text_unit():
     fails(0, "unit")
 
 
-@pytest.mark.parametrize("source", [[1, 2], (1, 2), range(1, 3), collections.deque([1, 2]), array.array("q", [1, 2]), b"\1\2", memoryview(b"\1\2")], ids=repr)
+@pytest.mark.parametrize("source", [[1, 2], (1, 2), range(1, 3), collections.deque([1, 2]), array.array("q", [1, 2]), b"\1\2", memoryview(b"\1\2")], ids=lambda source: type(source).__name__)
 def test_any_sequence_is_an_array(source):
     value = read(source, "[i64]")
     assert value.items == [1, 2] and value.growable and value.items is not source
