@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import pytest
 from gradient_recorder import forward_driver
 
 from simple_magic import LocalExecutionManager, MirError
 from simple_magic.autograd.dual import CARRIED, DERIVATIVES, FLAT, REFUSED
-from simple_magic.autograd.oracles import ask_oracles, difference_oracle, dual_oracle
+from simple_magic.autograd.oracles import TOGETHER, WORTH_COMPILING, ask_oracles, difference_oracle, dual_oracle, numbers_of
 from simple_magic.backends.interpreter import run_rules
 from simple_magic.mir.ops import OPS
 from simple_magic.mir.types import FLOATS
@@ -210,3 +211,50 @@ def test_non_finite_values_pass_through(em):
 def test_where_a_number_stops_being_finite_is_noted(em):
     tangent, _ = unary(em, "  a = sub x, 1.0\n  b = log a\n  y = exp b", 1.0)
     assert [o.index for o in tangent.non_finite] == [1]
+
+
+# Many inputs at a time
+
+ROOTS = """
+fn f(w: [f64], b: f64, c: f64) -> f64:
+entry:
+  sum = mul b, 2.0
+  i = const 0
+  n = len w
+  goto head
+head:
+  more = lt i, n
+  if more then body else done
+body:
+  x = index_get w, i
+  size = abs x
+  root = sqrt size
+  part = mul root, b
+  sum = add sum, part
+  i = add i, 1
+  goto head
+done:
+  ret sum
+"""
+
+
+@pytest.mark.parametrize("count", [1, WORTH_COMPILING - 3, WORTH_COMPILING - 2, TOGETHER - 2, TOGETHER - 1, 2 * TOGETHER + 1])
+def test_numbers_of_arrays_are_inputs_one_by_one(em, count):
+    """Passes for many inputs, and compiled differences, give what one input at a time gives."""
+    em.compile(ROOTS)
+    inputs = ([0.5 + i for i in range(count)], 3.0, 7.0)
+    oracle = ask_oracles(em, "f", inputs, "reference")
+    assert len(oracle.tangents) == len(oracle.differences) == count + 2 and numbers_of(inputs) == [*inputs[0], 3.0, 7.0]
+    roots = [math.sqrt(x) for x in inputs[0]]
+    assert [t.derivative for t in oracle.tangents] == pytest.approx([*(3.0 * 0.5 / r for r in roots), 2.0 + sum(roots), 0.0], rel=1e-14)
+    assert [t.depends for t in oracle.tangents] == [True] * (count + 1) + [False]
+    with patch("simple_magic.autograd.oracles.TOGETHER", 1), patch("simple_magic.autograd.oracles.WORTH_COMPILING", count + 3):
+        assert ask_oracles(em, "f", inputs, "reference") == oracle
+
+
+def test_what_one_input_meets_is_not_said_of_the_others(em):
+    em.compile(ROOTS)
+    one, other, b, unused = dual_oracle(em, "f", ([0.0, 4.0], 3.0, 7.0), "reference")
+    assert math.isinf(one.derivative) and len(one.kinks) == len(one.non_finite) == 1, "the root has an infinite slope at zero"
+    assert (other.derivative, b.derivative, unused.derivative) == (0.75, 4.0, 0.0)
+    assert not any((t.kinks, t.non_finite, t.underflows) != ((), (), ()) for t in (other, unused)) and not b.kinks

@@ -1,6 +1,6 @@
-"""Forward-mode derivatives: the interpreter with a second rule table, in which a number can carry a tangent.
+"""Forward-mode derivatives: the interpreter with a second rule table, in which a number can carry tangents.
 
-A `Dual` is a float that knows how fast it changes with the input that is looked at. The value of every operation comes from the interpreter's own
+A `Dual` is a float that knows how fast it changes with each of the inputs that a pass looks at. The value of every operation comes from the interpreter's own
 rule (`run_rules`), so nothing is defined twice; this module only adds what happens to tangents. `DERIVATIVES` has a row per operation on floats: for
 each operand the local derivative. `CARRIED` operations hand numbers on as they are, `FLAT` ones have results that stay the same for small changes,
 `REFUSED` ones have no derivative that makes sense, and refuse a number with a tangent by name. A test ties the four to the opcode table.
@@ -8,10 +8,13 @@ each operand the local derivative. `CARRIED` operations hand numbers on as they 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from ..backends.base import Host, Program, Unit
 from ..backends.interpreter import Interpreter, Machine, Step, run_rules
@@ -21,32 +24,46 @@ from ..mir.diagnostics import Diagnostic, MirError, Origin
 from ..mir.types import is_float
 
 
+Tangents: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
+Inputs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+
+
 class Dual(float):
-    """A float with its derivative (`tangent`), and the size of the terms that were added up for it (`magnitude`), which bounds its rounding error."""
+    """A float with its derivatives (`tangents`), one for each input of the pass.
 
-    __slots__ = ("magnitude", "tangent")
-    tangent: float
-    magnitude: float
+    magnitudes: the sizes of the terms that were added up for each, which bound its rounding error. inputs: on which of them it depends at all.
+    """
 
-    def __new__(cls, value: float, tangent: float, magnitude: float) -> Dual:
+    __slots__ = ("inputs", "magnitudes", "tangents")
+    tangents: Tangents
+    magnitudes: Tangents
+    inputs: Inputs
+
+    def __new__(cls, value: float, tangents: Tangents, magnitudes: Tangents, inputs: Inputs) -> Dual:
         self = super().__new__(cls, value)
-        self.tangent = tangent
-        self.magnitude = magnitude
+        self.tangents = tangents
+        self.magnitudes = magnitudes
+        self.inputs = inputs
         return self
 
 
 @dataclass
 class Notes:
-    """What a pass met on its way: where it stood exactly on a point that may be a kink, where a result was rounded to zero, and where finite numbers
-    gave one that is not."""
+    """What a pass met on its way, and for which inputs: where it stood exactly on a point that may be a kink, where a result was rounded to zero, and
+    where finite numbers gave one that is not."""
 
-    kinks: dict[Origin | None, str] = field(default_factory=dict)
-    underflows: dict[Origin | None, str] = field(default_factory=dict)
-    non_finite: dict[Origin | None, str] = field(default_factory=dict)
+    kinks: dict[Origin | None, Inputs] = field(default_factory=dict)
+    underflows: dict[Origin | None, Inputs] = field(default_factory=dict)
+    non_finite: dict[Origin | None, Inputs] = field(default_factory=dict)
 
     def clear(self) -> None:
         for found in (self.kinks, self.underflows, self.non_finite):
             found.clear()
+
+
+def _note(found: dict[Origin | None, Inputs], step: Step, inputs: Inputs) -> None:
+    if inputs.any():
+        found[step.origin] = found[step.origin] | inputs if step.origin in found else inputs
 
 
 # The rows. A partial derivative is a function of the result and the operands.
@@ -179,27 +196,42 @@ def _differentiated(op: str, primal: Callable[..., Any], notes: Notes) -> Callab
         value = primal(machine, step, *operands)
         if Dual not in map(type, operands):
             return value
+        inputs = _inputs(operands)
         if op == "cast" and not is_float(step.dest_type):  # type: ignore[arg-type]
             _note_kink(op, is_kink, operands, step, notes)
             return value
-        tangent = magnitude = 0.0
+        tangents, magnitudes = np.zeros(len(inputs)), np.zeros(len(inputs))
         for operand, partial in zip(operands, partials):
             if type(operand) is Dual:
-                slope = partial(value, *operands)
-                term = slope * operand.tangent
-                if term == 0.0 and slope != 0.0 and operand.tangent != 0.0:
-                    notes.underflows.setdefault(step.origin, op)
-                tangent += term
-                magnitude += (abs(slope) if magnitude_of is None else magnitude_of(value)) * operand.magnitude
+                slope = float(partial(value, *operands))
+                terms = slope * operand.tangents
+                size = abs(slope) if magnitude_of is None else magnitude_of(value)
+                sizes = size * operand.magnitudes
+                if not (math.isfinite(slope) and math.isfinite(size)):  # Only for the inputs that the operand depends on: of the others there is no term.
+                    terms, sizes = np.where(operand.inputs, terms, 0.0), np.where(operand.inputs, sizes, 0.0)
+                if slope != 0.0:
+                    _note(notes.underflows, step, (terms == 0.0) & (operand.tangents != 0.0))
+                tangents += terms
+                magnitudes += sizes
         if op != "cast":
             _note_kink(op, is_kink, operands, step, notes)
         if (value == 0.0 and op in ROUNDS_TO_ZERO and all(x != 0.0 and math.isfinite(x) for x in operands)) or (op == "tanh" and abs(value) == 1.0):
-            notes.underflows.setdefault(step.origin, op)
-        if not (math.isfinite(value) and math.isfinite(tangent)) and all(math.isfinite(x) and math.isfinite(getattr(x, "tangent", 0.0)) for x in operands):
-            notes.non_finite.setdefault(step.origin, op)
-        return Dual(value, tangent, magnitude)
+            _note(notes.underflows, step, inputs)
+        if all(math.isfinite(x) for x in operands):
+            bad = inputs if not math.isfinite(value) else inputs & ~np.isfinite(tangents)
+            for operand in operands:
+                if type(operand) is Dual:
+                    bad = bad & np.isfinite(operand.tangents)
+            _note(notes.non_finite, step, bad)
+        return Dual(value, tangents, magnitudes, inputs)
 
     return rule
+
+
+def _inputs(operands: Sequence[Any]) -> Inputs:
+    """Return on which inputs some operands depend; one of them at least is a number with tangents."""
+    found = [x.inputs for x in operands if type(x) is Dual]
+    return found[0] if len(found) == 1 or found[0] is found[1] else np.logical_or.reduce(found)
 
 
 def _flat(op: str, primal: Callable[..., Any], notes: Notes) -> Callable[..., object]:
@@ -216,7 +248,7 @@ def _flat(op: str, primal: Callable[..., Any], notes: Notes) -> Callable[..., ob
 
 def _note_kink(op: str, is_kink: Callable[..., bool] | None, operands: Sequence[Any], step: Step, notes: Notes) -> None:
     if is_kink is not None and all(isinstance(x, float) and math.isfinite(x) for x in operands) and is_kink(*operands):
-        notes.kinks.setdefault(step.origin, op)
+        _note(notes.kinks, step, _inputs(operands))
 
 
 def _refused(op: str, primal: Callable[..., Any]) -> Callable[..., object]:
@@ -279,24 +311,38 @@ def _parts(value: object) -> Iterable[object] | None:
     return None
 
 
+def _seeded(args: Sequence[object], seeds: range) -> list[object]:
+    """Return the arguments of a call with a tangent of 1 for some of the numbers in them, those of arrays counted one by one."""
+    units = np.eye(len(seeds))
+    count = itertools.count()
+
+    def seeded(x: object) -> object:
+        if isinstance(x, ArrayValue):
+            return ArrayValue([seeded(item) for item in x.items], x.growable)
+        number = next(count)
+        return Dual(x, (unit := units[number - seeds.start]), unit, unit != 0.0) if number in seeds else x  # type: ignore[arg-type]
+
+    return [seeded(arg) for arg in args]
+
+
 # The engine
 
 
 class DualEngine(Interpreter):
-    """The interpreter for one pass after another: the input number `seed` of every outermost call has tangent 1.
+    """The interpreter for one pass after another: some inputs of every outermost call have a tangent of 1.
 
     Afterwards `result` is what the call gave, and `notes` what the pass met.
     """
 
     def __init__(self, host: Host) -> None:
-        self.seed = 0
+        self.seeds = range(0)
         self.notes = Notes()
         self.result: object = None
         super().__init__(host, rules(self.notes))
 
-    def begin(self, seed: int) -> None:
-        """Begin a pass."""
-        self.seed, self.result = seed, None
+    def begin(self, seeds: range) -> None:
+        """Begin a pass for these inputs."""
+        self.seeds, self.result = seeds, None
         self.notes.clear()
 
     def compile(self, unit: Unit, level: int) -> Program:
@@ -309,8 +355,9 @@ class _DualProgram:
     program: Program
 
     def call(self, function: str, args: Sequence[object], fuel: int | None = None) -> object:
-        seeded = [Dual(x, 1.0, 1.0) if i == self.engine.seed else x for i, x in enumerate(args)]  # type: ignore[arg-type]
-        self.engine.result = result = self.program.call(function, seeded, fuel)
+        seeded = _seeded(args, self.engine.seeds)
+        with np.errstate(all="ignore"):  # What is not finite is noted.
+            self.engine.result = result = self.program.call(function, seeded, fuel)
         return float(result) if type(result) is Dual else result
 
     def close(self) -> None:

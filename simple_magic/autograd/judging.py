@@ -26,7 +26,7 @@ from .causes import CausalTest, causal_test, copy_fix
 from .driver import Driver
 from .events import Event, Trace
 from .experiment import Experiment, Run, run_experiment
-from .oracles import FUEL, Difference, Oracle, Tangent, ask_oracles
+from .oracles import FUEL, Difference, Oracle, Tangent, ask_oracles, numbers_of
 from .reruns import InstructionSite, gradients_with_old_values, store_entries
 from .replay import Replay, replay
 from .verdicts import Gradient, Verdict, first_of, is_right, judge, place
@@ -149,7 +149,7 @@ def oracle_of(seen: Experiment, semantics: str, shared: frozenset[Site] = frozen
     assert bench is not None, "an experiment that was made by hand cannot run"
     with bench.manager.fork("interpreter") as manager:
         manager.compile(forward_source(seen), cell="<forward driver>")
-        return ask_oracles(manager, FORWARD, _flat(bench.driver, seen.inputs), semantics, bench.fuel or FUEL, shared, copied, bench.timeout)
+        return ask_oracles(manager, FORWARD, _given(bench.driver, seen.inputs), semantics, bench.fuel or FUEL, shared, copied, bench.timeout)
 
 
 def _reached_a_limit(run: Run) -> bool:
@@ -158,7 +158,7 @@ def _reached_a_limit(run: Run) -> bool:
 
 def _no_oracle(seen: Experiment, trap: Trap | None) -> Oracle:
     """Return what stands for the oracles of a model of which every run reached a limit: they would run into it, too, again and again."""
-    nan, count = math.nan, len(_flat(_driver(seen), seen.inputs))
+    nan, count = math.nan, len(numbers_of(_given(_driver(seen), seen.inputs)))
     return Oracle(nan, (Tangent(nan, nan, True, nan, trap=trap),) * count, (Difference(nan, nan, nan, nan, nan, nan, trap=trap),) * count)
 
 
@@ -326,13 +326,9 @@ def _driver(seen: Experiment) -> Driver:
     return seen.bench.driver
 
 
-def _flat(driver: Driver, inputs: Mapping[str, object]) -> list[float]:
-    """Return every number that a gradient is wanted for."""
-    found: list[float] = []
-    for i in driver.parameters:
-        given = inputs[i.name]
-        found += map(float, given if i.is_list else [given])  # type: ignore[call-overload, list-item]
-    return found
+def _given(driver: Driver, inputs: Mapping[str, object]) -> list[float | Sequence[float]]:
+    """Return what the oracles' driver is called with: what a gradient is wanted for."""
+    return [list(map(float, inputs[i.name])) if i.is_list else float(inputs[i.name]) for i in driver.parameters]  # type: ignore[call-overload, arg-type]
 
 
 def forward_source(seen: Experiment) -> str:
@@ -344,15 +340,13 @@ def forward_source(seen: Experiment) -> str:
         if not i.leaf:
             lines.append(f"  arg_{i.name}: {format_type(i.type)} = {_literal(i.type, seen.inputs[i.name])}")
             continue
-        numbers = [f"in_{i.name}_{n}" for n in range(len(seen.inputs[i.name]))] if i.is_list else [f"in_{i.name}"]  # type: ignore[arg-type]
-        params += numbers
-        lines += [f"  list_{i.name}: [f64] = array {', '.join(numbers)}", f"  arg_{i.name}: {node} = call {i.leaf}(list_{i.name})"] if i.is_list else [
-            f"  arg_{i.name}: {node} = call {i.leaf}({numbers[0]})"]  # fmt: skip
+        params.append(f"in_{i.name}: {'[f64]' if i.is_list else 'f64'}")
+        lines.append(f"  arg_{i.name}: {node} = call {i.leaf}(in_{i.name})")
     lines += [f"  result: {node} = call {seen.model}({', '.join(args)})", f"  value = get_field result, {value}"]
     lines += ["  ret value"] if _value_type(seen) == F64 else ["  sum = const 0.0", "  i = const 0", "  n = len value", "  goto head", "head:",
               "  more = lt i, n", "  if more then body else done", "body:", "  x = index_get value, i", "  sum = add sum, x", "  i = add i, 1", "  goto head",
               "done:", "  ret sum"]  # fmt: skip
-    return "\n".join([f"fn {FORWARD}({', '.join(f'{p}: f64' for p in params)}) -> f64:", "entry:", *lines, ""])
+    return "\n".join([f"fn {FORWARD}({', '.join(params)}) -> f64:", "entry:", *lines, ""])
 
 
 def _literal(t: Type, value: object) -> str:

@@ -1,12 +1,13 @@
 """Two oracles for gradients, independent of each other and of any backward pass.
 
 Both differentiate the *forward* function, under the semantics model that is being judged: what a program computes may depend on the model, and a
-gradient is right if it is the derivative of what was computed. `dual_oracle` carries tangents through the interpreter, one pass per input;
+gradient is right if it is the derivative of what was computed. `dual_oracle` carries tangents through the interpreter, in one pass for many inputs;
 `difference_oracle` runs the program on inputs that are moved a little. Nothing is ever written into a program's memory: inputs go in by the front
 door, so what aliases them moves with them.
 
-The forward function is a *driver*: a function of the session with f64 parameters and an f64 result, such as `judging.forward_source` writes around a
-model of any node class. Every run has its own copy of the globals.
+The forward function is a *driver*: a function of the session with parameters of type f64 and [f64] and an f64 result, such as
+`judging.forward_source` writes around a model of any node class. Every run has its own copy of the globals. Each number that goes in is an input,
+those of an array one by one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import TypeAlias
 
 from ..backends.base import Host
 from ..execution.manager import LocalExecutionManager, RunOptions
@@ -24,6 +26,8 @@ from ..mir.diagnostics import Origin, Trap
 from ..passes.semantics import Site
 from .dual import Dual, DualEngine
 
+Given: TypeAlias = Sequence[float | Sequence[float]]
+"""What a driver is called with: numbers, and arrays of numbers."""
 FUEL = 10**8
 STEP = 6e-6
 """Step of a central difference, relative to the input but at least this: near the cube root of the rounding error, where its error is least."""
@@ -31,6 +35,10 @@ SHRINK = 8.0
 """How much smaller the next step is, where a step turns out to be too large."""
 SHRINKS = 8
 """How often the step is made smaller at most."""
+TOGETHER = 64
+"""For so many inputs one pass carries tangents; each number of the program then holds three arrays of this length."""
+WORTH_COMPILING = 40
+"""With so many inputs, differences are made by compiled runs."""
 EPSILON = 2.0**-52
 AGREEMENT = 1e-5
 """How much the two oracles may differ, relatively."""
@@ -82,7 +90,7 @@ class Oracle:
     differences: tuple[Difference, ...]
 
 
-def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Given, semantics: str, fuel: int = FUEL,
                 shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None) -> Oracle:  # fmt: skip
     """Return what both oracles say, without the copies in `shared` and with those in `copied`.
 
@@ -93,14 +101,14 @@ def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Sequence[fl
     return Oracle(tangents[0].value if tangents else math.nan, tangents, differences)
 
 
-def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[Site], copied: frozenset[Site]) -> RunOptions:
-    return replace(manager.options(backend="interpreter", semantics=semantics, fuel=0, isolated=False), shared=shared, copied=copied)
+def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[Site], copied: frozenset[Site], backend: str = "interpreter") -> RunOptions:
+    return replace(manager.options(backend=backend, semantics=semantics, fuel=0, isolated=False), shared=shared, copied=copied)
 
 
 # Dual numbers
 
 
-def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Given, semantics: str, fuel: int = FUEL,
                 shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None) -> tuple[Tangent, ...]:  # fmt: skip
     """Return the derivative by each input, exact but for rounding. Raises: MirError naming an operation that has none."""
     engines: list[DualEngine] = []
@@ -112,57 +120,76 @@ def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[fl
     options = _options(manager, semantics, shared, copied)
     with manager.fork("interpreter", make) as copy:
         copy.compiled(driver, options)
-        runs = _Runs(copy, copy.global_values(), driver, options, fuel, timeout)
-        return tuple(_tangent(runs, engines[0], inputs, seed) for seed in range(len(inputs)))
+        runs, numbers = _Runs(copy, copy.global_values(), driver, options, fuel, timeout, _sizes(inputs)), numbers_of(inputs)
+        passes = (range(i, min(i + TOGETHER, len(numbers))) for i in range(0, len(numbers), TOGETHER))
+        return tuple(tangent for seeds in passes for tangent in _tangents(runs, engines[0], numbers, seeds))
 
 
-def _tangent(runs: _Runs, engine: DualEngine, inputs: Sequence[float], seed: int) -> Tangent:
-    engine.begin(seed)
+def _tangents(runs: _Runs, engine: DualEngine, numbers: Sequence[float], seeds: range) -> list[Tangent]:
+    """Return the derivatives by some of the inputs, by one pass."""
+    engine.begin(seeds)
     try:
-        value = runs(inputs)
+        value = runs(numbers)
     except Trap as trap:
-        return Tangent(math.nan, math.nan, True, math.nan, trap=trap)
-    found = tuple(engine.notes.kinks), tuple(engine.notes.underflows), tuple(engine.notes.non_finite)
-    result = engine.result
-    if not isinstance(result, Dual):
-        return Tangent(value, 0.0, False, 0.0, *found)
-    return Tangent(value, result.tangent, True, result.magnitude, *found)
+        return [Tangent(math.nan, math.nan, True, math.nan, trap=trap) for _ in seeds]
+    notes, found = engine.notes, []
+    result = engine.result if isinstance(engine.result, Dual) else None
+    for i in range(len(seeds)):
+        kinks, underflows, non_finite = (tuple(origin for origin, which in kind.items() if which[i]) for kind in (notes.kinks, notes.underflows, notes.non_finite))
+        derivative, magnitude = (0.0, 0.0) if result is None else (float(result.tangents[i]), float(result.magnitudes[i]))
+        found.append(Tangent(value, derivative, result is not None and bool(result.inputs[i]), magnitude, kinks, underflows, non_finite))
+    return found
 
 
 # Differences
 
 
-def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Sequence[float], semantics: str, fuel: int = FUEL,
+def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Given, semantics: str, fuel: int = FUEL,
                       shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None,
                       doubts: Sequence[float] | None = None) -> tuple[Difference, ...]:  # fmt: skip
     """Return the derivative by each input as differences of runs.
 
-    doubts: other estimates. Where one is given and differs, smaller steps are tried, and the one is taken at which the differences settle.
+    doubts: other estimates. Where one is given and differs, smaller steps are tried, and the one is taken at which the differences settle. Every input
+    takes two runs or more, so those of many are compiled; the numbers are the same.
     """
-    with manager.fork("interpreter") as copy:
-        runs = _Runs(copy, copy.global_values(), driver, _options(manager, semantics, shared, copied), fuel, timeout)
+    numbers = numbers_of(inputs)
+    backend = "llvm" if len(numbers) >= WORTH_COMPILING else "interpreter"
+    with manager.fork(backend) as copy:
+        runs = _Runs(copy, copy.global_values(), driver, _options(manager, semantics, shared, copied, backend), fuel, timeout, _sizes(inputs))
         try:
-            value = runs(inputs)
+            value = runs(numbers)
         except Trap as trap:
-            return tuple(Difference(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, trap=trap) for _ in inputs)
-        return tuple(_difference(runs, inputs, index, value, None if doubts is None else doubts[index]) for index in range(len(inputs)))
+            return tuple(Difference(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, trap=trap) for _ in numbers)
+        return tuple(_difference(runs, numbers, index, value, None if doubts is None else doubts[index]) for index in range(len(numbers)))
+
+
+def numbers_of(inputs: Given) -> list[float]:
+    """Return the inputs of a driver one by one."""
+    return [float(x) for given in inputs for x in (given if isinstance(given, Sequence) else (given,))]
+
+
+def _sizes(inputs: Given) -> tuple[int | None, ...]:
+    return tuple(len(given) if isinstance(given, Sequence) else None for given in inputs)
 
 
 @dataclass
 class _Runs:
-    """The forward function as a function of Python: every call starts from the same globals."""
+    """The forward function as a function of its numbers: every call starts from the same globals. sizes: the lengths of arrays, None for a number."""
 
     manager: LocalExecutionManager
     globals: Mapping[str, object]
     driver: str
     options: RunOptions
     fuel: int
-    timeout: float | None = None
+    timeout: float | None
+    sizes: tuple[int | None, ...]
 
-    def __call__(self, inputs: Sequence[float]) -> float:
+    def __call__(self, numbers: Sequence[float]) -> float:
+        rest = iter(numbers)
+        args = [next(rest) if size is None else list(islice(rest, size)) for size in self.sizes]
         self.manager.set_global_values(self.globals)
         with redirect_stdout(io.StringIO()):
-            return self.manager.run(self.driver, inputs, self.options, self.fuel, self.timeout)[0]  # type: ignore[return-value]
+            return self.manager.run(self.driver, args, self.options, self.fuel, self.timeout)[0]  # type: ignore[return-value]
 
 
 def agree(a: float, b: float, noise: float) -> bool:
