@@ -321,6 +321,13 @@ def test_a_lost_gradient_says_what_it_would_have_been(managers):
     assert "would be 5.0" in verdicts(managers[e.path], e)["x"].note
 
 
+def test_a_lost_zero_where_the_derivative_is_zero_says_that_the_number_is_right(managers):
+    e = Expectation(FOLDER / "zeros.mir", 0, "times_zero", (3.0, 0.0), "value", {}, ())
+    x, y = verdicts(managers[e.path], e).values()
+    assert x.wanted.derivative == 0.0 and "the derivative is zero at these inputs" in x.note
+    assert y.wanted.derivative == 3.0 and "zero at these inputs" not in y.note
+
+
 def test_the_verdicts_of_training_are_those_of_the_first_step():
     source = "fn model(x: Value, scale: f64) -> Value:\nentry:\n  a = call Value.mul(x, x)\n  r = call Value.scale(a, scale)\n  ret r\n"
     seen = run_experiment(source, "model", {"x": 3.0, "scale": -2.5}, runs=[("interpreter", "reference")], steps=3)

@@ -201,6 +201,8 @@ class _Case:
             return self.make("inconclusive", self.unseen)
         found = self.by_fate() or self.by_jump(number)
         if found is not None:
+            if right and number == 0.0:
+                found = replace(found, note="; ".join(filter(None, [found.note, "the derivative is zero at these inputs: at others the number may be wrong"])))
             return self.doubted(found, right)
         if known and self.is_kink and (self.is_between(number) or not self.contributions):
             left, right_side = self.difference.left, self.difference.right
