@@ -258,3 +258,10 @@ def test_what_one_input_meets_is_not_said_of_the_others(em):
     assert math.isinf(one.derivative) and len(one.kinks) == len(one.non_finite) == 1, "the root has an infinite slope at zero"
     assert (other.derivative, b.derivative, unused.derivative) == (0.75, 4.0, 0.0)
     assert not any((t.kinks, t.non_finite, t.underflows) != ((), (), ()) for t in (other, unused)) and not b.kinks
+
+
+@pytest.mark.parametrize(("large", "x"), [(1e3, 0.0), (1e6, 1.0), (1e9, 1e-3)])
+def test_what_cancels_in_the_value_is_noise_in_the_differences(em, large, x):
+    em.compile("fn f(a: f64, x: f64) -> f64:\nentry:\n  s = add a, x\n  y = sub s, a\n  ret y\n")
+    for tangent, difference in zip(*(getattr(ask_oracles(em, "f", (large, x), "reference"), which) for which in ("tangents", "differences"))):
+        assert abs(difference.derivative - tangent.derivative) <= difference.noise < 1e-9 * large

@@ -97,7 +97,7 @@ def ask_oracles(manager: LocalExecutionManager, driver: str, inputs: Given, sema
     fuel, timeout: limits of each run. Raises: MirError for a program that cannot be differentiated.
     """
     tangents = dual_oracle(manager, driver, inputs, semantics, fuel, shared, copied, timeout)
-    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied, timeout, doubts=tuple(t.derivative for t in tangents))
+    differences = difference_oracle(manager, driver, inputs, semantics, fuel, shared, copied, timeout, tangents)
     return Oracle(tangents[0].value if tangents else math.nan, tangents, differences)
 
 
@@ -146,11 +146,12 @@ def _tangents(runs: _Runs, engine: DualEngine, numbers: Sequence[float], seeds: 
 
 def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Given, semantics: str, fuel: int = FUEL,
                       shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None,
-                      doubts: Sequence[float] | None = None) -> tuple[Difference, ...]:  # fmt: skip
+                      tangents: Sequence[Tangent] | None = None) -> tuple[Difference, ...]:  # fmt: skip
     """Return the derivative by each input as differences of runs.
 
-    doubts: other estimates. Where one is given and differs, smaller steps are tried, and the one is taken at which the differences settle. Every input
-    takes two runs or more, so those of many are compiled; the numbers are the same.
+    tangents: what dual numbers say. Where they differ, smaller steps are tried, and the one is taken at which the differences settle; their magnitude
+    says how large the numbers are that a small result is the rest of. Every input takes two runs or more, so those of many are compiled; the numbers
+    are the same.
     """
     numbers = numbers_of(inputs)
     backend = "llvm" if len(numbers) >= WORTH_COMPILING else "interpreter"
@@ -160,7 +161,9 @@ def difference_oracle(manager: LocalExecutionManager, driver: str, inputs: Given
             value = runs(numbers)
         except Trap as trap:
             return tuple(Difference(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, trap=trap) for _ in numbers)
-        return tuple(_difference(runs, numbers, index, value, None if doubts is None else doubts[index]) for index in range(len(numbers)))
+        told = tangents or (None,) * len(numbers)
+        terms = max((abs(x) * t.magnitude for x, t in zip(numbers, told) if t is not None and math.isfinite(t.magnitude)), default=0.0)
+        return tuple(_Around(runs, numbers, i, value, max(abs(value), terms), told[i]).difference() for i in range(len(numbers)))
 
 
 def numbers_of(inputs: Given) -> list[float]:
@@ -197,50 +200,62 @@ def agree(a: float, b: float, noise: float) -> bool:
     return abs(a - b) <= AGREEMENT * max(abs(a), abs(b)) + noise
 
 
-def _difference(runs: _Runs, inputs: Sequence[float], index: int, value: float, doubt: float | None) -> Difference:
-    step = STEP * max(1.0, abs(inputs[index]))
-    try:
-        for _ in range(3):
-            found = _sides(runs, inputs, index, value, step)
-            if math.isfinite(found.left) and math.isfinite(found.right):
-                break
-            step /= SHRINK**2  # The step may have left the domain.
-        if _has_jump(found):
-            found = _without_jump(runs, inputs, index, found)
-        if doubt is not None and math.isfinite(doubt) and math.isfinite(found.derivative) and not found.is_kink and not agree(found.derivative, doubt, found.noise):
-            return _settled(runs, inputs, index, found)
-    except Trap as trap:
-        return Difference(value, math.nan, math.nan, math.nan, step, math.nan, trap=trap)
-    return found
-
-
 def _has_jump(d: Difference) -> bool:
     return abs(d.right - d.left) > max(100.0 * d.noise, 1e-4 * max(abs(d.left), abs(d.right)))
 
 
-def _without_jump(runs: _Runs, inputs: Sequence[float], index: int, first: Difference) -> Difference:
-    """Return the differences with the largest step at which left and right agree; if none does before rounding hides it, the first ones, as a kink."""
-    closer = first
-    for _ in range(SHRINKS):
-        closer = _sides(runs, inputs, index, first.value, closer.step / SHRINK)
-        if 200.0 * closer.noise > abs(first.right - first.left):
-            break
-        if not _has_jump(closer):
-            return closer
-    return replace(first, is_kink=True)
+@dataclass(frozen=True)
+class _Around:
+    """The forward function around the value of one input. size: of the numbers that its result is made of, which may cancel in it."""
 
+    runs: _Runs
+    inputs: Sequence[float]
+    index: int
+    value: float
+    size: float
+    tangent: Tangent | None
 
-def _settled(runs: _Runs, inputs: Sequence[float], index: int, first: Difference) -> Difference:
-    """Return the differences with the step at which they change least from the step before."""
-    found = [first]
-    for _ in range(SHRINKS):
-        found.append(_sides(runs, inputs, index, first.value, found[-1].step / SHRINK))
-    return min(pairwise(found), key=lambda pair: abs(pair[0].derivative - pair[1].derivative) + pair[1].noise)[1]
+    def difference(self) -> Difference:
+        step = STEP * max(1.0, abs(self.inputs[self.index]))
+        try:
+            for _ in range(3):
+                found = self.sides(step)
+                if math.isfinite(found.left) and math.isfinite(found.right):
+                    break
+                step /= SHRINK**2  # The step may have left the domain.
+            if _has_jump(found):
+                found = self.without_jump(found)
+            if not found.is_kink and math.isfinite(found.derivative) and self.is_doubted(found):
+                return self.settled(found)
+        except Trap as trap:
+            return Difference(self.value, math.nan, math.nan, math.nan, step, math.nan, trap=trap)
+        return found
 
+    def is_doubted(self, found: Difference) -> bool:
+        """Whether dual numbers say something else."""
+        return self.tangent is not None and math.isfinite(self.tangent.derivative) and not agree(found.derivative, self.tangent.derivative, found.noise)
 
-def _sides(runs: _Runs, inputs: Sequence[float], index: int, value: float, step: float) -> Difference:
-    x = inputs[index]
-    above, below = x + step, x - step
-    high, low = (runs([*inputs[:index], moved, *inputs[index + 1 :]]) for moved in (above, below))
-    noise = 8.0 * EPSILON * max(abs(high), abs(low), abs(value)) / step
-    return Difference(value, (high - low) / (above - below), (value - low) / (x - below), (high - value) / (above - x), step, noise)
+    def without_jump(self, first: Difference) -> Difference:
+        """Return the differences with the largest step at which left and right agree; if none does before rounding hides it, the first ones, as a kink."""
+        closer = first
+        for _ in range(SHRINKS):
+            closer = self.sides(closer.step / SHRINK)
+            if 200.0 * closer.noise > abs(first.right - first.left):
+                break
+            if not _has_jump(closer):
+                return closer
+        return replace(first, is_kink=True)
+
+    def settled(self, first: Difference) -> Difference:
+        """Return the differences with the step at which they change least from the step before."""
+        found = [first]
+        for _ in range(SHRINKS):
+            found.append(self.sides(found[-1].step / SHRINK))
+        return min(pairwise(found), key=lambda pair: abs(pair[0].derivative - pair[1].derivative) + pair[1].noise)[1]
+
+    def sides(self, step: float) -> Difference:
+        x, value = self.inputs[self.index], self.value
+        above, below = x + step, x - step
+        high, low = (self.runs([*self.inputs[: self.index], moved, *self.inputs[self.index + 1 :]]) for moved in (above, below))
+        noise = 8.0 * EPSILON * max(abs(high), abs(low), self.size) / step
+        return Difference(value, (high - low) / (above - below), (value - low) / (x - below), (high - value) / (above - x), step, noise)

@@ -208,7 +208,8 @@ class _Case:
             left, right_side = self.difference.left, self.difference.right
             return self.make("kink", f"the function has no derivative here: {left:.6g} from the left, {right_side:.6g} from the right", self.events())
         is_silent = not tangent.depends and not math.isfinite(tangent.value)  # Where the result itself is not a number, differences say nothing.
-        if not known or not (self.is_kink or is_silent or oracles_agree(tangent, self.difference)):
+        drowned = not right and not is_excused(number, tangent) and self.difference.noise >= abs(number - tangent.derivative)
+        if not known or not (self.is_kink or is_silent or (oracles_agree(tangent, self.difference) and not drowned)):
             return self.make("inconclusive", self.disagreement(), self.events())
         if not self.contributions:
             if tangent.depends:
@@ -270,7 +271,7 @@ class _Case:
         notes = [f"it is right without {_count(len(astray), 'write')} that went to copies"] if astray else []
         if not is_right(number, self.tangent):
             notes.append("the difference is within rounding")
-        if self.difference.trap is None and not oracles_agree(self.tangent, self.difference):
+        if self.difference.trap is None and (not oracles_agree(self.tangent, self.difference) or self.difference.noise > abs(self.tangent.derivative) > 0.0):
             notes.append("the differences do not confirm it")
         if self.difference.trap is not None:
             notes.append(f"the differences could not be made: a run on moved inputs ended with trap {self.difference.trap.kind}")
@@ -302,7 +303,10 @@ class _Case:
         trap = self.tangent.trap or self.difference.trap
         if trap is not None:
             return f"the function cannot be differentiated here: an oracle's run ended with trap {trap.kind}"
-        return f"the oracles disagree: {self.tangent.derivative!r} by dual numbers, {self.difference.derivative!r} by differences"
+        told = f"{self.tangent.derivative!r} by dual numbers, {self.difference.derivative!r} by differences"
+        if oracles_agree(self.tangent, self.difference):
+            return f"rounding hides whether it is wrong: {told}, give or take {self.difference.noise:.1g}"
+        return f"the oracles disagree: {told}"
 
     def non_finite(self, number: float) -> Verdict:
         bad = [e for e in self.replayed.trace.events if e.is_write and e.after is not None and not math.isfinite(e.after)]
