@@ -265,3 +265,9 @@ def test_what_cancels_in_the_value_is_noise_in_the_differences(em, large, x):
     em.compile("fn f(a: f64, x: f64) -> f64:\nentry:\n  s = add a, x\n  y = sub s, a\n  ret y\n")
     for tangent, difference in zip(*(getattr(ask_oracles(em, "f", (large, x), "reference"), which) for which in ("tangents", "differences"))):
         assert abs(difference.derivative - tangent.derivative) <= difference.noise < 1e-9 * large
+
+
+def test_steps_stay_above_the_spacing_of_numbers(em):
+    """Close to the end of its domain a function wants steps of 1e-9 and less, which a number near 1 hardly has."""
+    tangent, difference = unary(em, "  a = sub x, 1.0\n  b = add a, 1.0e-8\n  y = sqrt b", 1.0)
+    assert tangent.derivative == pytest.approx(5000.0) and difference.derivative == pytest.approx(5000.0, rel=1e-3)

@@ -201,9 +201,7 @@ class _Case:
             return self.make("inconclusive", self.unseen)
         found = self.by_fate() or self.by_jump(number)
         if found is not None:
-            if right and number == 0.0:
-                found = replace(found, note="; ".join(filter(None, [found.note, "the derivative is zero at these inputs: at others the number may be wrong"])))
-            return self.doubted(found, right)
+            return self.doubted(self.of_zero(found) if right else found, right)
         if known and self.is_kink and (self.is_between(number) or not self.contributions):
             left, right_side = self.difference.left, self.difference.right
             return self.make("kink", f"the function has no derivative here: {left:.6g} from the left, {right_side:.6g} from the right", self.events())
@@ -213,7 +211,7 @@ class _Case:
             return self.make("inconclusive", self.disagreement(), self.events())
         if not self.contributions:
             if tangent.depends:
-                return self.unfollowed() or self.never()
+                return self.unfollowed() or (self.of_zero(self.never()) if right else self.never())
             if number == 0.0:
                 return self.make("ok", "the result does not depend on it", zero="independent")
             return self.make("wrong", "the result does not depend on it")
@@ -223,6 +221,11 @@ class _Case:
         if found is None and is_excused(number, tangent):
             return self.ok(number)
         return self.doubted(found, right) if found is not None else self.unfollowed() or self.wrong()
+
+    def of_zero(self, found: Verdict) -> Verdict:
+        """Return a verdict on a number that is right with a note if it is zero: then it may be so because nothing else was possible here."""
+        note = "the derivative is zero at these inputs: at others the number may be wrong" if self.number == 0.0 else ""
+        return replace(found, note="; ".join(filter(None, [found.note, note])))
 
     def by_accident(self) -> Verdict | None:
         """Return that a right number is a sum of what counts twice and what does not count at all, if the log shows both."""
