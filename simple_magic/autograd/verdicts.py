@@ -22,6 +22,7 @@ does not depend on the parameter. The absolute error may excuse a number, never 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -330,10 +331,9 @@ class _Case:
         landed, lost, erased, doubled = self.by(LANDED, DOUBLED), self.by(LOST, STALE), self.by(ERASED), self.by(DOUBLED)
         if doubled:
             first = doubled[0]
-            merges = [e for e in self.replayed.trace.writes(self.replayed.original(self.home), self.replayed.gradient) if e.time > first.event.time and
-                      e.time not in self.replayed.contributions]  # fmt: skip
+            merge = self.merge(first.event)
             return self.make("doubled", f"the contribution of event {first.event.time} ({place(first.event)}) arrived {first.times} times",
-                             [first.event, *merges[:1]], merges[0] if merges else first.event, merges[0] if merges else first.event)  # fmt: skip
+                             [first.event, *([merge] if merge else [])], merge or first.event, merge or first.event)  # fmt: skip
         if lost:
             found = self.lost(lost, "partial" if landed else "lost")
             return found if any(c.event.delta != 0.0 for c in self.contributions) else self.lost_before(found) or found
@@ -355,6 +355,11 @@ class _Case:
         whole = self.number + sum(c.event.delta or 0.0 for c in lost)  # type: ignore[operator]
         note = f"with what was lost it would be {whole!r}, the derivative" if self.tangent.trap is None and is_right(whole, self.tangent) and whole != 0.0 else ""
         return self.make(word, sentence, evidence, first.links[0] if first.links else first.event, first.event, chain=first.links, note=note)
+
+    def merge(self, contribution: Event) -> Event | None:
+        """Return the first write to a node that brought its own gradient in once more, after a contribution that arrived more than once."""
+        writes = self.replayed.trace.writes(contribution.original, self.replayed.gradient)
+        return next((e for e in writes if e.time > contribution.time and e.time not in self.replayed.contributions), None)
 
     def lost_before(self, own: Verdict) -> Verdict | None:
         """Return, of a loss of nothing but zeros, the loss on the way that made them zero; None if there is none."""
@@ -397,7 +402,7 @@ class _Case:
 
     def upstream(self) -> Verdict | None:
         """Everything arrived, but it was not right: follow the edges to what had not arrived before it was passed on."""
-        todo, seen, lost, late = [c.event for c in self.contributions], set(), [], []
+        todo, seen, lost, late, twice = [c.event for c in self.contributions], set(), [], [], []
         empty = 0
         while todo:
             event = todo.pop(0)
@@ -407,8 +412,10 @@ class _Case:
             earlier, later = self.replayed.missing(event)
             lost += [(e, event) for e in earlier]
             late += [(e, event) for e in later]
+            read = self.replayed.read.get(event.time, ())
+            twice += [(self.replayed.contributions[t], event) for t, times in Counter(read).items() if times > 1 and t in self.replayed.contributions]
             empty += bool(earlier) and not self.replayed.read[event.time]
-            todo += [self.replayed.contributions[t] for t in self.replayed.read.get(event.time, ()) if t in self.replayed.contributions]
+            todo += [self.replayed.contributions[t] for t in read if t in self.replayed.contributions]
             todo += earlier
         if lost:
             first, reader = min(lost, key=lambda pair: (pair[0].delta == 0.0, pair[0].time, pair[1].time))
@@ -422,6 +429,12 @@ class _Case:
             if chain:
                 sentence += "; " + describe_chain(f"node {chain[0].source}", chain)
             return self.make(word, sentence, [*chain, first, reader], chain[0] if chain else first, first, chain=chain)
+        twice = [pair for pair in twice if pair[0].delta]
+        if twice:
+            first, reader = min(twice, key=lambda pair: (pair[0].time, pair[1].time))
+            merge = self.merge(first)
+            return self.make("doubled", f"on the way, at {reader.edge}: the contribution of event {first.time} ({place(first)}) had arrived more than once "
+                             f"when event {reader.time} ({place(reader)}) read it", [first, *([merge] if merge else []), reader], merge or first, merge or reader)  # fmt: skip
         jump = next((j for j in self.replayed.jumps if j.through is not None and any(j.slot[0] == self.replayed.contributions[t].edge for t in seen)), None)
         if jump is not None and jump.through is not None:
             shared = self.sharing(jump.through, jump.slot)
