@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from simple_magic import LocalExecutionManager
+from simple_magic import LocalExecutionManager, gradient_experiment
 from simple_magic.autograd.cases import ALL, CORE, EXTENDED, IN_NODES, IN_STORE, case_text, read_out
 from simple_magic.passes.semantics import MODELS
 
@@ -161,3 +161,43 @@ def test_taking_the_library_twice_changes_nothing():
         first = em.use_library("autograd")
         again = em.use_library("autograd")
         assert first.symbol_names == again.symbol_names and not first.warnings and not again.notes
+
+
+RULES_AT_THE_EDGE = """
+fn quotient(x: Value, y: Value) -> Value:
+entry:
+  r = call Value.div(x, y)
+  ret r
+
+fn power(x: Value, y: Value) -> Value:
+entry:
+  r = call Value.pow(x, y)
+  ret r
+
+fn cube(x: Dense) -> Dense:
+entry:
+  r = call Dense.pow(x, 3.0)
+  ret r
+
+fn flat(x: Dense) -> Dense:
+entry:
+  r = call Dense.pow(x, 0.0)
+  ret r
+"""
+
+
+@pytest.mark.parametrize(("model", "inputs", "wanted"), [
+    ("quotient", {"x": 1e200, "y": 1e200}, [1e-200, -1e-200]),  # y**2 is no number.
+    ("quotient", {"x": 3.0, "y": 1e-200}, [1e200, -math.inf]),
+    ("power", {"x": 0.0, "y": 3.0}, [0.0, 0.0]),  # The logarithm of zero is infinite.
+    ("power", {"x": 0.0, "y": 1.0}, [1.0, 0.0]),
+    ("power", {"x": 2.0, "y": 0.0}, [0.0, math.log(2.0)]),
+    ("power", {"x": 0.0, "y": 0.0}, [0.0, -math.inf]),  # So is zero to the power of minus one.
+    ("cube", {"x": [0.0, 2.0]}, [0.0, 12.0]),
+    ("flat", {"x": [0.0, 2.0]}, [0.0, 0.0]),
+])  # fmt: skip
+def test_rules_hold_where_a_factor_is_zero_or_too_large(model, inputs, wanted):
+    report = gradient_experiment(RULES_AT_THE_EDGE, model, inputs, runs=[("interpreter", "reference")], node="Dense" if model in ("cube", "flat") else "Value",
+                                 controls=False)  # fmt: skip
+    found = report.verdict("interpreter", "reference").values()
+    assert [v.gradient for v in found] == [v.wanted.derivative for v in found] == wanted

@@ -272,3 +272,12 @@ def test_steps_stay_above_the_spacing_of_numbers(em):
     body = "  a = sub x, 1.0\n  b = add a, 1.0e-8\n  c = sqrt b\n  tiny = mul c, 1.0e-30\n  d = mul a, 1.0e12\n  wave = sin d\n  y = add wave, tiny"
     tangent, difference = unary(em, body, 1.0)
     assert tangent.derivative == pytest.approx(1e12) and math.isfinite(difference.derivative) and difference.step >= 8 * math.ulp(1.0)
+
+
+def test_a_bend_too_small_for_smaller_steps_is_told_by_a_larger_one(em):
+    """Equal logits: the slope of the loss is zero, the softmax takes the larger of two equal numbers, and rounding hides what smaller steps would say."""
+    body = "  larger = max x, 2.0\n  a = sub x, larger\n  b = sub 2.0, larger\n  p = exp a\n  q = exp b\n  s = add p, q\n  one = div p, s\n  other = div q, s\n"
+    tangent, difference = unary(em, body + "  t = tanh one\n  u = tanh other\n  y = add t, u", 2.0)
+    assert tangent.kinks and not difference.is_kink and tangent.derivative == difference.derivative == 0.0
+    _, kink = unary(em, "  a = sub x, 2.0\n  b = abs a\n  c = mul b, 1.0e-7\n  y = add c, 1.0", 2.0)
+    assert kink.is_kink, "what a larger step leaves as it is"

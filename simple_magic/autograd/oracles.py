@@ -243,7 +243,8 @@ class _Around:
     def without_jump(self, first: Difference) -> Difference:
         """Return the differences with the largest step at which left and right agree; if none does before rounding hides it, the first ones, as a kink.
 
-        What goes on to shrink with the step is no kink but the bend of a smooth function, at a point where its slope is zero.
+        What goes with the step is no kink but the bend of a smooth function, at a point where its slope is small. Where rounding hides smaller steps a
+        larger one tells.
         """
         tried = [first]
         for _ in range(SHRINKS):
@@ -253,7 +254,9 @@ class _Around:
             if not _has_jump(closer):
                 return closer
             tried.append(closer)
-        if len(tried) > 1 and _jump(tried[-1]) < _jump(tried[-2]) / 4.0:
+        if len(tried) == 1:
+            tried.insert(0, self.sides(first.step * SHRINK))
+        if _jump(tried[-1]) < _jump(tried[-2]) / 4.0:
             return tried[-1]
         return replace(first, is_kink=True)
 
