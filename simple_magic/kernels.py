@@ -89,7 +89,11 @@ def kernel_manager() -> Iterator[KernelManager]:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.log_level=40"]
         (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": KERNEL_NAME, "language": "python"}))
         specs = KernelSpecManager(kernel_dirs=[directory], ensure_native_kernel=False)
-        yield KernelManager(kernel_name=KERNEL_NAME, kernel_spec_manager=specs)
+        manager = KernelManager(kernel_name=KERNEL_NAME, kernel_spec_manager=specs)
+        try:
+            yield manager
+        finally:
+            manager.cleanup_connection_file()
 
 
 def kernel_environment() -> dict[str, str]:
