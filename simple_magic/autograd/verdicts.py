@@ -207,8 +207,7 @@ class _Case:
             left, right_side = self.difference.left, self.difference.right
             return self.make("kink", f"the function has no derivative here: {left:.6g} from the left, {right_side:.6g} from the right", self.events())
         is_silent = not tangent.depends and not math.isfinite(tangent.value)  # Where the result itself is not a number, differences say nothing.
-        drowned = not right and not is_excused(number, tangent) and self.difference.noise >= abs(number - tangent.derivative)
-        if not known or not (self.is_kink or is_silent or (oracles_agree(tangent, self.difference) and not drowned)):
+        if not known or not (self.is_kink or is_silent or oracles_agree(tangent, self.difference)):
             return self.make("inconclusive", self.disagreement(), self.events())
         if not self.contributions:
             if tangent.depends:
@@ -221,7 +220,7 @@ class _Case:
         found = self.upstream()
         if found is None and is_excused(number, tangent):
             return self.ok(number)
-        return self.doubted(found, right) if found is not None else self.unfollowed() or self.wrong()
+        return self.doubted(found, right) if found is not None else self.unfollowed() or self.hidden(number) or self.wrong()
 
     def of_zero(self, found: Verdict) -> Verdict:
         """Return a verdict on a number that is right with a note if it is zero: then it may be so because nothing else was possible here."""
@@ -307,10 +306,19 @@ class _Case:
         trap = self.tangent.trap or self.difference.trap
         if trap is not None:
             return f"the function cannot be differentiated here: an oracle's run ended with trap {trap.kind}"
-        told = f"{self.tangent.derivative!r} by dual numbers, {self.difference.derivative!r} by differences"
-        if oracles_agree(self.tangent, self.difference):
-            return f"rounding hides whether it is wrong: {told}, give or take {self.difference.noise:.1g}"
-        return f"the oracles disagree: {told}"
+        if math.isnan(self.difference.derivative):
+            return "the differences do not confirm the derivative: close to these inputs the function is not a number"
+        return f"the oracles disagree: {self.told()}"
+
+    def told(self) -> str:
+        return f"{self.tangent.derivative!r} by dual numbers, {self.difference.derivative!r} by differences"
+
+    def hidden(self, number: float) -> Verdict | None:
+        """Return that rounding hides whether a number is wrong, if the differences are too coarse to tell."""
+        if self.difference.noise < abs(number - self.tangent.derivative):
+            return None
+        sentence = f"rounding hides whether it is wrong: {self.told()}, give or take {self.difference.noise:.1g}"
+        return self.make("inconclusive", sentence, self.events())
 
     def non_finite(self, number: float) -> Verdict:
         bad = [e for e in self.replayed.trace.events if e.is_write and e.after is not None and not math.isfinite(e.after)]
