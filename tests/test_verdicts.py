@@ -328,6 +328,13 @@ def test_a_lost_zero_where_the_derivative_is_zero_says_that_the_number_is_right(
     assert y.wanted.derivative == 3.0 and "zero at these inputs" not in y.note
 
 
+@pytest.mark.parametrize("at", [0.0, 2.0])
+def test_a_loss_at_a_kink_says_that_there_is_one(managers, at):
+    e = Expectation(FOLDER / "zeros.mir", 0, "relu", (at,), "value", {}, ())
+    (verdict,) = verdicts(managers[e.path], e).values()
+    assert verdict.word == "lost" and ("no derivative here: 0 from the left, 1 from the right" in verdict.note) == (at == 0.0)
+
+
 def test_the_verdicts_of_training_are_those_of_the_first_step():
     source = "fn model(x: Value, scale: f64) -> Value:\nentry:\n  a = call Value.mul(x, x)\n  r = call Value.scale(a, scale)\n  ret r\n"
     seen = run_experiment(source, "model", {"x": 3.0, "scale": -2.5}, runs=[("interpreter", "reference")], steps=3)

@@ -202,10 +202,11 @@ class _Case:
             return self.make("inconclusive", self.unseen)
         found = self.by_fate() or self.by_jump(number)
         if found is not None:
+            if self.is_kink:
+                found = replace(found, note="; ".join(filter(None, [found.note, self.sides()])))
             return self.doubted(self.of_zero(found) if right else found, right)
         if known and self.is_kink and (self.is_between(number) or not self.contributions):
-            left, right_side = self.difference.left, self.difference.right
-            return self.make("kink", f"the function has no derivative here: {left:.6g} from the left, {right_side:.6g} from the right", self.events())
+            return self.make("kink", self.sides(), self.events())
         is_silent = not tangent.depends and not math.isfinite(tangent.value)  # Where the result itself is not a number, differences say nothing.
         if not known or not (self.is_kink or is_silent or oracles_agree(tangent, self.difference)):
             return self.make("inconclusive", self.disagreement(), self.events())
@@ -221,6 +222,9 @@ class _Case:
         if found is None and is_excused(number, tangent):
             return self.ok(number)
         return self.doubted(found, right) if found is not None else self.unfollowed() or self.hidden(number) or self.wrong()
+
+    def sides(self) -> str:
+        return f"the function has no derivative here: {self.difference.left:.6g} from the left, {self.difference.right:.6g} from the right"
 
     def of_zero(self, found: Verdict) -> Verdict:
         """Return a verdict on a number that is right with a note if it is zero: then it may be so because nothing else was possible here."""
