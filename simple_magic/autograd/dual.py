@@ -331,13 +331,13 @@ def _seeded(args: Sequence[object], seeds: range) -> list[object]:
 class DualEngine(Interpreter):
     """The interpreter for one pass after another: some inputs of every outermost call have a tangent of 1.
 
-    Afterwards `result` is what the call gave, and `notes` what the pass met.
+    Afterwards `result` is what the call gave, None if that depends on no input, and `notes` what the pass met.
     """
 
     def __init__(self, host: Host) -> None:
         self.seeds = range(0)
         self.notes = Notes()
-        self.result: object = None
+        self.result: Dual | None = None
         super().__init__(host, rules(self.notes))
 
     def begin(self, seeds: range) -> None:
@@ -357,8 +357,9 @@ class _DualProgram:
     def call(self, function: str, args: Sequence[object], fuel: int | None = None) -> object:
         seeded = _seeded(args, self.engine.seeds)
         with np.errstate(all="ignore"):  # What is not finite is noted.
-            self.engine.result = result = self.program.call(function, seeded, fuel)
-        return float(result) if type(result) is Dual else result
+            result = self.program.call(function, seeded, fuel)
+        self.engine.result = result if isinstance(result, Dual) else None
+        return float(result) if isinstance(result, Dual) else result
 
     def close(self) -> None:
         self.program.close()

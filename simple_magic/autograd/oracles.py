@@ -18,13 +18,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..backends.base import Host
 from ..execution.manager import LocalExecutionManager, RunOptions
 from ..mir.diagnostics import Origin, Trap
 from ..passes.semantics import Site
-from .dual import Dual, DualEngine
+
+if TYPE_CHECKING:
+    from .dual import DualEngine
 
 Given: TypeAlias = Sequence[float | Sequence[float]]
 """What a driver is called with: numbers, and arrays of numbers."""
@@ -111,6 +113,8 @@ def _options(manager: LocalExecutionManager, semantics: str, shared: frozenset[S
 def dual_oracle(manager: LocalExecutionManager, driver: str, inputs: Given, semantics: str, fuel: int = FUEL,
                 shared: frozenset[Site] = frozenset(), copied: frozenset[Site] = frozenset(), timeout: float | None = None) -> tuple[Tangent, ...]:  # fmt: skip
     """Return the derivative by each input, exact but for rounding. Raises: MirError naming an operation that has none."""
+    from .dual import DualEngine  # Here, as it loads NumPy.
+
     engines: list[DualEngine] = []
 
     def make(_backend: str, host: Host) -> DualEngine:
@@ -132,8 +136,7 @@ def _tangents(runs: _Runs, engine: DualEngine, numbers: Sequence[float], seeds: 
         value = runs(numbers)
     except Trap as trap:
         return [Tangent(math.nan, math.nan, True, math.nan, trap=trap) for _ in seeds]
-    notes, found = engine.notes, []
-    result = engine.result if isinstance(engine.result, Dual) else None
+    notes, result, found = engine.notes, engine.result, []
     for i in range(len(seeds)):
         kinks, underflows, non_finite = (tuple(origin for origin, which in kind.items() if which[i]) for kind in (notes.kinks, notes.underflows, notes.non_finite))
         derivative, magnitude = (0.0, 0.0) if result is None else (float(result.tangents[i]), float(result.magnitudes[i]))
